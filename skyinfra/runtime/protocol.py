@@ -1,0 +1,157 @@
+"""The node agent's wire: HTTP/1.1 + JSON under ``/v1``, bearer token, on a unix socket or loopback.
+
+Standard library only, Python >= 3.8: this file is in the agent's zipapp, and the server imports it for its half.
+A newer peer may add fields: readers ignore what they do not know.
+
+======================================  ==============================================================================
+``GET /v1/health``                      `Health`; needs the token like every call
+``PUT /v1/config``                      `NodeConfig`; idempotent
+``HEAD|PUT /v1/files/{sha256}``         one tar (uncompressed), streamed; 200 when already there; a wrong digest is 422
+``POST /v1/files/apply``                `FilesApply`; idempotent; answers when everything is in place
+``POST /v1/jobs``                       `JobSubmit` -> ``{"job_id": int}``; same `key` = same id; 409 `draining`
+``GET /v1/jobs?ids=1,2``                ``{"jobs": [JobRow]}``, oldest first
+``GET /v1/jobs/{id}``                   `JobRow`; 404
+``POST /v1/jobs/{id}/cancel``           `JobRow`; returns when the job has ended; finished jobs are left alone
+``GET /v1/jobs/{id}/log``               ``?rank=0&offset=0&follow=0|1&tail=N``: raw bytes of the job's log. Headers
+                                        `X-Start-Offset`, `X-Job-State`; when following, chunked until the job is final,
+                                        then the trailer-less end; the next offset = start offset + bytes received
+``GET /v1/jobs/{id}/files``             a tar of the job's log folder (run.log, setup.log, per rank)
+``POST /v1/drain``                      ``{"reason": str}``: new jobs are refused with 409
+``DELETE /v1/drain``                    accepted again
+``GET /v1/events?after=seq``            NDJSON of `Event`, never ends; heartbeats every `HEARTBEAT_S`
+``POST /v1/shutdown``                   ``{"kill_jobs": bool}``: the agent ends (and with it, if asked, every job)
+======================================  ==============================================================================
+
+Errors: status >= 400 with ``{"type": str, "message": str}``; types: ``unauthorized``, ``not_found``, ``bad_request``,
+``draining``, ``digest``, ``unsafe_path``, ``no_space``, ``internal``.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Dict, List, Optional, Type, TypeVar
+
+API_VERSION = 1
+HEARTBEAT_S = 5.0
+
+#: SkyPilot's job states, in its order; the first four are not final.
+JOB_STATES = (
+    "INIT",
+    "PENDING",
+    "SETTING_UP",
+    "RUNNING",
+    "FAILED_DRIVER",
+    "SUCCEEDED",
+    "FAILED",
+    "FAILED_SETUP",
+    "CANCELLED",
+)
+FINAL_STATES = frozenset(JOB_STATES[4:])
+
+T = TypeVar("T")
+
+
+def load(cls: Type[T], value: Dict[str, Any]) -> T:
+    """Build a wire type from JSON, dropping fields of a newer peer. Raises `TypeError` when a needed one is missing."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{k: v for k, v in value.items() if k in known})
+
+
+def dump(value: Any) -> Dict[str, Any]:
+    """The JSON form of a wire type."""
+    return asdict(value)
+
+
+@dataclass
+class Health:
+    version: str
+    boot: int
+    generation: int
+    state: str
+    """``ready`` or ``draining``."""
+    uptime_s: float
+    pid: int = 0
+    api: int = API_VERSION
+    python: str = ""
+
+
+@dataclass
+class NodeConfig:
+    """Pushed by the server after each `up`."""
+
+    node_table: List[Dict[str, Any]] = field(default_factory=list)
+    """``[{slot, ip, port}]``, head first."""
+    cluster: Dict[str, Any] = field(default_factory=dict)
+    """``{cluster_name, cloud, region, zone}``: becomes SKYPILOT_CLUSTER_INFO."""
+    cpus: float = 1.0
+    gpus: List[str] = field(default_factory=list)
+    """Device ids for CUDA_VISIBLE_DEVICES, this node's share."""
+    autostop: Optional[Dict[str, Any]] = None
+    minute_s: float = 60.0
+    tls: Optional[Dict[str, Any]] = None
+
+
+@dataclass
+class FilesApply:
+    """Put trees in their places, over what is there: a file that exists is replaced by rename, others stay."""
+
+    trees: List[Dict[str, str]] = field(default_factory=list)
+    """``[{digest, dest, kind}]``: kind ``dir`` unpacks into `dest`, ``file`` is a tar with one file that becomes `dest`.
+    A relative or ``~/`` destination lies under the node's HOME; an absolute one outside it is refused (`unsafe_path`)
+    unless the agent was started with ``--absolute-paths``."""
+
+
+@dataclass
+class JobSubmit:
+    key: str
+    """Idempotency key: the request id."""
+    run: Optional[str]
+    setup: Optional[str] = None
+    name: Optional[str] = None
+    user: str = ""
+    ranks: List[Dict[str, Any]] = field(default_factory=lambda: [{"slot": 0, "env": {}, "ip": "127.0.0.1"}])
+    """One entry per node that takes part: ``{slot, env, ip}``; its place in the list is its rank."""
+    envs: Dict[str, str] = field(default_factory=dict)
+    secrets: Dict[str, str] = field(default_factory=dict)
+    """Values, over the authenticated channel only; the agent keeps envs and secrets in one 0600 file per job, removed at
+    its end, and never in the ledger."""
+    demand: Dict[str, float] = field(default_factory=lambda: {"cpus": 0.5, "gpus": 0})
+    """Per node. 0.5 CPU unless the task asks for GPUs, too, as in SkyPilot."""
+    task_id: str = ""
+    """SKYPILOT_TASK_ID without the job id: the agent appends ``_<job id>``; empty = made up from the clock."""
+    metadata: Dict[str, Any] = field(default_factory=dict)
+    """Kept and given back as it is (git commit, links)."""
+
+
+@dataclass
+class JobRow:
+    """A ledger row. Times are seconds since the epoch; None = not yet."""
+
+    job_id: int
+    name: Optional[str]
+    user: str
+    state: str
+    submitted_at: float
+    started_at: Optional[float] = None
+    ended_at: Optional[float] = None
+    exit_codes: List[int] = field(default_factory=list)
+    """One per rank; of setup when the state is FAILED_SETUP; negative = killed by that signal."""
+    reason: str = ""
+    resources: str = ""
+    """As SkyPilot prints it: ``1x[CPU:0.5]`` or ``2x[H100:8]``."""
+    log_path: str = ""
+    """Folder on the node, with ``~``: ``~/sky_logs/<id>-<name>``."""
+    pid: Optional[int] = None
+    """The supervisor."""
+    key: str = ""
+    metadata: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Event:
+    """One line of ``GET /v1/events``. `seq` grows without gaps and survives a restart of the agent."""
+
+    seq: int
+    at: float
+    kind: str
+    """``job`` (body: JobRow), ``heartbeat`` (Health; its seq is the latest, it takes none), ``idle`` ({idle_since}),
+    ``agent`` ({text})."""
+    body: Dict[str, Any] = field(default_factory=dict)
