@@ -97,7 +97,7 @@ class Home:
         return self.root / "locks"
 
     def sockets(self, env: Mapping[str, str] = os.environ) -> Path:
-        """Folder for unix sockets, short because a socket path ends at 108 bytes: `<runtime dir>/skyinfra-<8 hex of root>`."""
+        """Folder for unix sockets, `<runtime dir>/skyinfra-<8 hex of root>`: a socket path ends at 108 bytes."""
         base = env.get("XDG_RUNTIME_DIR") or f"/tmp/skyinfra-{os.getuid()}"
         return Path(base) / f"skyinfra-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 

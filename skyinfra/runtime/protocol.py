@@ -94,7 +94,7 @@ class FilesApply:
     """Put trees in their places, over what is there: a file that exists is replaced by rename, others stay."""
 
     trees: List[Dict[str, str]] = field(default_factory=list)
-    """``[{digest, dest, kind}]``: kind ``dir`` unpacks into `dest`, ``file`` is a tar with one file that becomes `dest`.
+    """``[{digest, dest, kind}]``: kind ``dir`` unpacks into `dest`, ``file`` is a tar of one file that becomes `dest`.
     A relative or ``~/`` destination lies under the node's HOME; an absolute one outside it is refused (`unsafe_path`)
     unless the agent was started with ``--absolute-paths``."""
 
@@ -111,8 +111,8 @@ class JobSubmit:
     """One entry per node that takes part: ``{slot, env, ip}``; its place in the list is its rank."""
     envs: Dict[str, str] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
-    """Values, over the authenticated channel only; the agent keeps envs and secrets in one 0600 file per job, removed at
-    its end, and never in the ledger."""
+    """Values, over the authenticated channel only; the agent keeps envs and secrets in one 0600 file per job, removed
+    at its end, and never in the ledger."""
     demand: Dict[str, float] = field(default_factory=lambda: {"cpus": 0.5, "gpus": 0})
     """Per node. 0.5 CPU unless the task asks for GPUs, too, as in SkyPilot."""
     task_id: str = ""
