@@ -1,0 +1,34 @@
+"""Shared by all tests: a whole skyinfra in a temporary folder, and the engine found once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skyinfra.testing.world import World
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the engine before tests change HOME; never touch the user's own state folder."""
+    from skyinfra.stacks import engine
+
+    if (found := engine.find_engine(os.environ)) is not None:
+        os.environ["SKYINFRA_PULUMI"] = str(found)
+    os.environ.setdefault("SKYINFRA_HOME", "/nonexistent/skyinfra-tests-must-choose-their-own-home")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A state folder with a short path (unix sockets), and no process left in the end."""
+    root = Path(tempfile.mkdtemp(prefix="skyw-"))
+    world = World(root)
+    try:
+        yield world
+    finally:
+        world.close()
+        shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""Kill -9 of every kind of process, at boundaries and at seeded random times.
+
+The quick lane: each of launch, exec, cancel, down with each victim once, plus 30 random times. `--all` (slow): every
+boundary that the verb reaches, with the process itself and the server as victims. A failure prints its seed; run it
+again with ``SKYINFRA_FAULT_SEED=<seed>``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from fault_campaign import VERBS, VICTIMS, Scenario
+
+from skyinfra.testing.faults import find_boundaries
+from skyinfra.testing.world import World
+
+SEED = int(os.environ.get("SKYINFRA_FAULT_SEED", "20261124"))
+RANDOM_TIMES = 30
+
+#: The length of each verb here when nobody is killed; random kills fall within it (seconds).
+LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "down": 1.2}
+
+#: A boundary at which a victim of that kind surely exists, per verb: where the process stands when it is killed.
+MOMENT = {
+    ("launch", "client"): "request.launch.provision.before",
+    ("launch", "server"): "request.launch.provision.made",
+    ("launch", "worker"): "provider.machine.create.made",
+    ("launch", "engine"): "provider.agent.create.before",
+    ("launch", "agent"): "request.launch.submit.made",
+    ("launch", "zygote"): "request.launch.submit.before",
+    ("launch", "supervisor"): "supervisor.run.started",
+    ("exec", "client"): "request.exec.submit.before",
+    ("exec", "server"): "request.exec.submit.made",
+    ("exec", "worker"): "request.exec.submit.before",
+    ("exec", "engine"): "request.exec.submit.before",
+    ("exec", "agent"): "agent.spawn.made",
+    ("exec", "zygote"): "agent.spawn.before",
+    ("exec", "supervisor"): "supervisor.started",
+    ("cancel", "client"): "agent.cancel.before",
+    ("cancel", "server"): "agent.cancel.made",
+    ("cancel", "worker"): "agent.cancel.before",
+    ("cancel", "engine"): "agent.cancel.before",
+    ("cancel", "agent"): "agent.cancel.made",
+    ("cancel", "zygote"): "agent.cancel.before",
+    ("cancel", "supervisor"): "agent.cancel.before",
+    ("down", "client"): "request.down.destroy.before",
+    ("down", "server"): "request.down.destroy.made",
+    ("down", "worker"): "worker.destroy.made",
+    ("down", "engine"): "provider.machine.delete.before",
+    ("down", "agent"): "request.down.destroy.before",
+    ("down", "zygote"): "request.down.destroy.before",
+    ("down", "supervisor"): "request.down.destroy.before",
+}
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_victim_killed_at_a_boundary_leaves_nothing_orphaned_doubled_or_stuck(
+    world: World, verb: str, victim: str
+) -> None:
+    scenario = Scenario(world, verb, SEED)
+    scenario.prepare()
+    hold = world.faults.arm(MOMENT[verb, victim])
+    scenario.begin()
+    hold.wait_reached(30)
+    scenario.kill(victim)
+    hold.release()
+    scenario.settle_and_check()
+
+
+@pytest.mark.parametrize("number", range(RANDOM_TIMES))
+def test_a_random_victim_killed_at_a_random_time_leaves_nothing_orphaned_doubled_or_stuck(
+    world: World, number: int
+) -> None:
+    seed = SEED + number
+    draw = random.Random(seed)
+    verb, victim = draw.choice(VERBS), draw.choice(VICTIMS)
+    delay_s = draw.uniform(0, LENGTH_S[verb])
+    scenario = Scenario(world, verb, seed)
+    scenario.prepare()
+    scenario.begin()
+    scenario.wait(delay_s)
+    killed = scenario.kill(victim)
+    try:
+        scenario.settle_and_check()
+    except AssertionError as error:
+        raise AssertionError(
+            f"seed {seed}: {verb}, {killed} {victim}(s) killed after {delay_s:.3f} s: {error}"
+        ) from error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["self", "server"])
+@pytest.mark.parametrize("boundary", sorted(find_boundaries()))
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_boundary_that_a_verb_reaches_can_be_the_end_of_a_process(
+    world: World, verb: str, boundary: str, victim: str
+) -> None:
+    scenario = Scenario(world, verb, SEED)
+    scenario.prepare()
+    hold = world.faults.arm(boundary)
+    scenario.begin()
+    reached = scenario.wait_reached_or_done(hold)
+    if reached is None:
+        pytest.skip(f"{verb} does not come by {boundary}")
+    scenario.kill_pid(reached) if victim == "self" else scenario.kill("server")
+    hold.release()
+    scenario.settle_and_check()
