@@ -1,0 +1,119 @@
+"""Queries on clusters, their history, attempts and shortages. A change and its event share one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.engine import Connection, Row
+
+from skyinfra.store.tables import attempts, cluster_events, clusters, jobs, secrets, shortages
+
+__all__ = ["Stale"]
+
+
+class Stale(Exception):
+    """The cluster's row has moved on since it was read: read it again rather than insist."""
+
+
+def get(db: Connection, workspace: str, name: str) -> Row[Any] | None:
+    return db.execute(select(clusters).where(clusters.c.workspace == workspace, clusters.c.name == name)).first()
+
+
+def by_id(db: Connection, cluster_id: str) -> Row[Any] | None:
+    return db.execute(select(clusters).where(clusters.c.id == cluster_id)).first()
+
+
+def all_rows(db: Connection) -> list[Row[Any]]:
+    return list(db.execute(select(clusters).order_by(clusters.c.launched_at.desc().nulls_last(), clusters.c.name)))
+
+
+def insert_new(db: Connection, values: dict[str, Any], at: float) -> None:
+    db.execute(insert(clusters).values(**values, generation=0, created_at=at, status_updated_at=at))
+    note(db, values["id"], values["name"], at, values["status"], "created")
+
+
+def change(
+    db: Connection,
+    cluster_id: str,
+    *,
+    at: float,
+    seen: int | None = None,
+    event: tuple[str, str] | None = None,
+    **values: Any,
+) -> int:
+    """Update the row, its generation and (with `event` = kind and text) its history; returns the new generation.
+
+    With `seen`, raises `Stale` when another writer was faster. Raises `Stale` when the cluster is gone.
+    """
+    row = by_id(db, cluster_id)
+    if row is None or (seen is not None and row.generation != seen):
+        raise Stale(cluster_id)
+    if "status" in values and values["status"] != row.status:
+        values["status_updated_at"] = at
+    db.execute(update(clusters).where(clusters.c.id == cluster_id).values(**values, generation=row.generation + 1))
+    if event is not None:
+        note(db, cluster_id, row.name, at, *event)
+    return row.generation + 1
+
+
+def note(db: Connection, cluster_id: str, name: str, at: float, kind: str, text: str) -> None:
+    """Append to a cluster's history."""
+    db.execute(insert(cluster_events).values(cluster_id=cluster_id, cluster_name=name, at=at, kind=kind, text=text))
+
+
+def last_event(db: Connection, cluster_id: str) -> str | None:
+    query = select(cluster_events.c.text).where(cluster_events.c.cluster_id == cluster_id)
+    return db.execute(query.order_by(cluster_events.c.seq.desc()).limit(1)).scalar()
+
+
+def remove(db: Connection, cluster_id: str, at: float, text: str) -> None:
+    """Forget a cluster that was proven gone, with its mirror of jobs and its secrets. Its history stays."""
+    row = by_id(db, cluster_id)
+    if row is None:
+        return
+    note(db, cluster_id, row.name, at, "removed", text)
+    db.execute(delete(jobs).where(jobs.c.cluster_id == cluster_id))
+    db.execute(delete(secrets).where(secrets.c.owner == f"cluster:{cluster_id}"))
+    db.execute(delete(clusters).where(clusters.c.id == cluster_id))
+
+
+def begin_attempt(
+    db: Connection, request_id: str, number: int, cluster_id: str, candidate: dict[str, Any], at: float
+) -> None:
+    """Idempotent: the step that calls it may run again."""
+    mine = (attempts.c.request_id == request_id) & (attempts.c.number == number)
+    if db.execute(select(attempts.c.state).where(mine)).first() is None:
+        db.execute(
+            insert(attempts).values(
+                request_id=request_id,
+                number=number,
+                cluster_id=cluster_id,
+                candidate=candidate,
+                state="placed",
+                message="",
+                started_at=at,
+            )
+        )
+
+
+def end_attempt(
+    db: Connection, request_id: str, number: int, state: str, at: float, kind: str | None = None, message: str = ""
+) -> None:
+    mine = (attempts.c.request_id == request_id) & (attempts.c.number == number)
+    db.execute(update(attempts).where(mine).values(state=state, failure_kind=kind, message=message, ended_at=at))
+
+
+def remember_shortage(db: Connection, cloud: str, region: str, instance_type: str, until: float, reason: str) -> None:
+    key = (shortages.c.cloud == cloud) & (shortages.c.region == region) & (shortages.c.instance_type == instance_type)
+    db.execute(delete(shortages).where(key))
+    db.execute(
+        insert(shortages).values(cloud=cloud, region=region, instance_type=instance_type, until=until, reason=reason)
+    )
+
+
+def shortages_now(db: Connection, at: float) -> dict[tuple[str, str, str], str]:
+    """What was refused lately, and with which words."""
+    db_rows: Sequence[Row[Any]] = db.execute(select(shortages).where(shortages.c.until > at)).fetchall()
+    return {(row.cloud, row.region, row.instance_type): row.reason for row in db_rows}

@@ -1,0 +1,107 @@
+"""The one door to the database: a writer thread and a pool of readers, both awaited: the loop never waits for a disk.
+
+A unit of work is a plain function that takes a `Connection`; it runs in one transaction. SQLite (WAL) has exactly one
+writer; PostgreSQL is served by the same code. Refuses to hold any query: those live in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Connection
+
+__all__ = ["Database", "Work", "open_engine"]
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+READERS = 4
+BUSY_TIMEOUT_S = 10
+
+
+def open_engine(url: str, *, writer: bool) -> Engine:
+    """An engine whose transactions begin as the role needs it. For SQLite the folder must exist."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_size=1 if writer else READERS, max_overflow=0, pool_pre_ping=True)
+    engine = create_engine(
+        url,
+        pool_size=1 if writer else READERS,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+    # The driver begins a transaction too late (at the first write, after the reads it depends on): say BEGIN here.
+    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        # A commit survives kill -9 with NORMAL and a power cut with FULL; an accepted request must survive both.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-2048")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+class Database:
+    """Open with `open()`, which brings the schema up to date; `close()` waits for the last write."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-writer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="db-reader")
+        self._write_engine: Engine | None = None
+        self._read_engine: Engine | None = None
+
+    async def open(self) -> None:
+        """Raises `RuntimeError` when the database was written by a newer version of this software."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+
+    def _open(self) -> None:
+        from skyinfra.store.schema import ensure_schema
+
+        self._write_engine = open_engine(self.url, writer=True)
+        self._read_engine = open_engine(self.url, writer=False)
+        ensure_schema(self._write_engine)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, after every write asked for before it.
+
+        A caller that is cancelled while it waits does not undo the write: what was asked for happens.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._writer, self._in_transaction, work)
+        return await asyncio.shield(future)
+
+    def _in_transaction(self, work: Work[T]) -> T:
+        assert self._write_engine is not None, "the database is not open"
+        with self._write_engine.begin() as connection:
+            return work(connection)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` on a reader's connection; it sees everything that `write` has returned from."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._on_reader, work)
+
+    def _on_reader(self, work: Work[T]) -> T:
+        assert self._read_engine is not None, "the database is not open"
+        with self._read_engine.connect() as connection:
+            return work(connection)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        for engine in (self._read_engine, self._write_engine):
+            if engine is not None:
+                engine.dispose()

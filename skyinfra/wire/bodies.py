@@ -1,0 +1,163 @@
+"""What crosses HTTP, typed: one model per verb body, and the payloads that come back.
+
+Strict about types (a number where a string belongs is a 400 that names the field), tolerant of keys it does not know,
+because a newer client may send more. Values only: what a body *means* is decided in the server.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["VERB_BODIES", "ErrorBody", "Handle", "RequestPayload"]
+
+JobId = int
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    user: str | dict[str, Any] | None = Field(default=None, description="Who asks, for display.")
+    entrypoint: str | None = Field(default=None, description="The command line that led here, for display.")
+    workspace: str | None = None
+
+
+class Blob(BaseModel):
+    """An uploaded tar and what it becomes: a folder's content, or one file."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    kind: Literal["dir", "file"]
+
+
+class LaunchBody(_Body):
+    task: dict[str, Any]
+    cluster_name: str | None = None
+    retry_until_up: bool = False
+    idle_minutes_to_autostop: int | None = None
+    wait_for: str | None = None
+    dryrun: bool = False
+    down: bool = False
+    optimize_target: Literal["COST", "TIME"] = "COST"
+    no_setup: bool = False
+    fast: bool = False
+    resize: bool = False
+    blobs: dict[str, Blob] = Field(default_factory=dict)
+
+
+class ExecBody(_Body):
+    task: dict[str, Any]
+    cluster_name: str
+    dryrun: bool = False
+    down: bool = False
+    blobs: dict[str, Blob] = Field(default_factory=dict)
+
+
+class DownBody(_Body):
+    cluster_name: str
+    purge: bool = False
+    graceful: bool = False
+    graceful_timeout: float | None = None
+
+
+class CancelBody(_Body):
+    cluster_name: str
+    all: bool | None = False
+    all_users: bool | None = False
+    job_ids: list[JobId] | None = None
+
+
+class StatusBody(_Body):
+    cluster_names: str | list[str] | None = None
+    refresh: Literal["NONE", "AUTO", "FORCE"] = "NONE"
+    all_users: bool = False
+
+
+class QueueBody(_Body):
+    cluster_name: str
+    skip_finished: bool = False
+    all_users: bool = False
+
+
+class JobStatusBody(_Body):
+    cluster_name: str
+    job_ids: list[JobId] | None = None
+
+
+VERB_BODIES: dict[str, type[_Body]] = {
+    "launch": LaunchBody,
+    "exec": ExecBody,
+    "down": DownBody,
+    "cancel": CancelBody,
+    "status": StatusBody,
+    "queue": QueueBody,
+    "job_status": JobStatusBody,
+}
+"""Every verb of ``POST /v1/requests/{verb}``."""
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer with a status >= 400, and of a failed request's `error`."""
+
+    type: str = Field(description="Public exception class name, or a builtin's.")
+    message: str
+    args: list[Any] = Field(default_factory=list)
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    hint: str | None = None
+    detail: str | None = None
+
+
+class Handle(BaseModel):
+    """A cluster as users hold it."""
+
+    cluster_name: str
+    cluster_name_on_cloud: str
+    workspace: str
+    head_ip: str | None
+    launched_nodes: int
+    launched_resources: dict[str, Any]
+    external_ips: list[str | None]
+    internal_ips: list[str | None]
+    cloud: str
+    region: str | None
+
+
+class OperationPayload(BaseModel):
+    """One stack operation of a request."""
+
+    id: str
+    kind: str
+    state: str
+    version: int | None
+    changes: dict[str, int]
+    started_at: float
+    finished_at: float | None
+    message: str
+
+
+class StepPayload(BaseModel):
+    name: str
+    state: Literal["began", "done", "failed"]
+
+
+class RequestPayload(BaseModel):
+    """A request as `api status` shows it. Its body is never part of it."""
+
+    request_id: str
+    name: str
+    entrypoint: str
+    status: Literal["PENDING", "WAITING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
+    created_at: float
+    finished_at: float | None
+    user_id: str
+    user_name: str
+    cluster_name: str | None
+    schedule_type: Literal["long", "short"]
+    status_msg: str
+    error: ErrorBody | None
+    return_value: Any
+    operations: list[OperationPayload]
+    steps: list[StepPayload]
+    workspace: str
