@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…]`: run the measurements, one table at the end. Names: command_line life sdk_status agent engine."""
+"""`python -m bench [NAME…]`: run the measurements, one table at the end; without names, all of `PARTS`."""
 
 from __future__ import annotations
 
