@@ -1,0 +1,101 @@
+"""skyinfra: SkyPilot's API, Pulumi's guarantees. ``import skyinfra as sky`` gives the whole public API.
+
+Every name is looked up when it is first used (PEP 562), so that importing the package costs next to nothing and a
+command loads only what it needs. `_HOMES` says where each public name lives.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "client.clusters": ("cancel", "down", "exec", "job_status", "launch", "queue", "status"),
+    "client.logs": ("download_logs", "tail_logs"),
+    "client.requests": ("api_cancel", "api_status", "get", "stream_and_get"),
+    "client.api": ("api_info", "api_server_logs", "api_start", "api_stop"),
+    "client.not_yet": (
+        "api_login",
+        "autostop",
+        "cost_report",
+        "create_debug_dump",
+        "download_debug_dump",
+        "endpoints",
+        "get_user_workspace",
+        "list_accelerators",
+        "optimize",
+        "reload_config",
+        "set_preferred_workspace",
+        "start",
+        "stop",
+        "storage_delete",
+        "storage_ls",
+    ),
+    "model.task": ("Task",),
+    "model.resources": ("Resources",),
+    "model.dag": ("Dag", "DagExecution"),
+    "model.storage": ("Storage", "StorageMode", "StoreType"),
+    "model.service_spec": ("ServiceSpec", "SkyServiceSpec"),
+    "model.handles": ("ClusterHandle",),
+    "model.records": ("Record",),
+    "model.requests": ("RequestId",),
+    "model.states": (
+        "ClusterStatus",
+        "FileMountType",
+        "JobStatus",
+        "ManagedJobStatus",
+        "OptimizeTarget",
+        "RequestStatus",
+        "StatusRefreshMode",
+    ),
+    "model.clouds": (
+        "AWS",
+        "CLOUD_REGISTRY",
+        "GCP",
+        "IBM",
+        "OCI",
+        "SCP",
+        "SSH",
+        "Azure",
+        "Cudo",
+        "Fluidstack",
+        "Hyperbolic",
+        "K8s",
+        "Kubernetes",
+        "Lambda",
+        "Local",
+        "Mithril",
+        "Nebius",
+        "Paperspace",
+        "PrimeIntellect",
+        "RunPod",
+        "Seeweb",
+        "Shadeform",
+        "Slurm",
+        "Vast",
+        "Verda",
+        "Vsphere",
+        "Yotta",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = {"exceptions": "exceptions", "clouds": "model.clouds"}
+
+__all__ = ["__version__", "clouds", "exceptions", *_HOME_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(f"skyinfra.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"skyinfra.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module 'skyinfra' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

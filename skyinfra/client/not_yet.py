@@ -1,0 +1,118 @@
+"""SkyPilot verbs that skyinfra does not have yet: its signatures, and one honest answer.
+
+NOT IMPLEMENTED, each of them. A verb leaves this file in the change that makes it work.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from skyinfra.model.states import AutostopWaitFor, OptimizeTarget
+
+
+def missing(name: str) -> Exception:
+    """The error for something of SkyPilot's that is not here yet."""
+    from skyinfra.model.exceptions import NotSupportedError
+
+    return NotSupportedError(f"{name} is not in skyinfra yet")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise missing(f"sky.{name}")
+
+
+def stop(
+    cluster_name: str, purge: bool = False, graceful: bool = False, graceful_timeout: int | None = None
+) -> NoReturn:
+    _refuse("stop")
+
+
+def start(
+    cluster_name: str,
+    idle_minutes_to_autostop: int | None = None,
+    wait_for: AutostopWaitFor | None = None,
+    retry_until_up: bool = False,
+    down: bool = False,
+    force: bool = False,
+) -> NoReturn:
+    _refuse("start")
+
+
+def autostop(
+    cluster_name: str,
+    idle_minutes: int,
+    wait_for: AutostopWaitFor | None = None,
+    down: bool = False,
+    hook: str | None = None,
+    hook_timeout: int | None = None,
+) -> NoReturn:
+    _refuse("autostop")
+
+
+def endpoints(cluster: str, port: int | str | None = None) -> NoReturn:
+    _refuse("endpoints")
+
+
+def cost_report(days: int | None = None) -> NoReturn:
+    _refuse("cost_report")
+
+
+def api_login(
+    endpoint: str | None = None,
+    relogin: bool = False,
+    service_account_token: str | None = None,
+    no_browser: bool = False,
+) -> NoReturn:
+    _refuse("api_login")
+
+
+def optimize(
+    dag: Any, minimize: OptimizeTarget = OptimizeTarget.COST, admin_policy_request_options: Any = None
+) -> NoReturn:
+    _refuse("optimize")
+
+
+def list_accelerators(
+    gpus_only: bool = True,
+    name_filter: str | None = None,
+    region_filter: str | None = None,
+    quantity_filter: int | None = None,
+    clouds: Any = None,
+    case_sensitive: bool = True,
+    all_regions: bool = False,
+    require_price: bool = True,
+) -> NoReturn:
+    _refuse("list_accelerators")
+
+
+def reload_config() -> NoReturn:
+    _refuse("reload_config")
+
+
+def storage_ls() -> NoReturn:
+    _refuse("storage_ls")
+
+
+def storage_delete(name: str) -> NoReturn:
+    _refuse("storage_delete")
+
+
+def set_preferred_workspace(preferred: str | None) -> NoReturn:
+    _refuse("set_preferred_workspace")
+
+
+def get_user_workspace(requested: str | None = None) -> NoReturn:
+    _refuse("get_user_workspace")
+
+
+def create_debug_dump(
+    request_ids: list[str] | None = None,
+    cluster_names: list[str] | None = None,
+    managed_job_ids: list[int] | None = None,
+    recent_minutes: float | None = None,
+) -> NoReturn:
+    _refuse("create_debug_dump")
+
+
+def download_debug_dump(dump_filename: str, local_path: str | None = None) -> NoReturn:
+    _refuse("download_debug_dump")
