@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["about", "entrypoint", "user_name", "workspace"]
+__all__ = ["about", "entrypoint", "generated_cluster_name", "use_workspace", "user_name", "workspace"]
 
 _VALUED = ("--env", "--secret")
 _UNSAFE = re.compile(r"[^a-z0-9-]")
@@ -37,6 +37,12 @@ def user_name() -> str:
 
 def workspace() -> str:
     return os.environ.get("SKYINFRA_WORKSPACE") or "default"
+
+
+def use_workspace(name: str | None) -> None:
+    """Make `name` the workspace of every later request of this process; None changes nothing."""
+    if name is not None:
+        os.environ["SKYINFRA_WORKSPACE"] = name
 
 
 def entrypoint(argv: Sequence[str]) -> str:

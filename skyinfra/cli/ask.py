@@ -1,0 +1,42 @@
+"""Questions. Nothing is asked without a terminal: what would destroy something is refused with a hint instead."""
+
+from __future__ import annotations
+
+import sys
+
+from skyinfra.cli import out
+from skyinfra.cli.failures import UsageError
+
+__all__ = ["confirm", "confirm_destroying", "only_one"]
+
+
+def confirm(question: str, default: bool = True) -> bool:
+    """Ask on the terminal; `default` where nobody can answer."""
+    if not out.interactive():
+        return default
+    return _answer(question, default)
+
+
+def confirm_destroying(what: str, question: str) -> bool:
+    """Ask before something is destroyed. Raises `RuntimeError` where nobody can answer."""
+    if not out.interactive():
+        from skyinfra.model.exceptions import with_hint
+
+        raise with_hint(RuntimeError(f"{what}: not done without a confirmation"), "add -y to confirm")
+    return _answer(question, True)
+
+
+def only_one(**given: object) -> None:
+    """Raises `UsageError` when more than one of the options is given."""
+    names = ["--" + name.replace("_", "-") for name, value in given.items() if value]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other")
+
+
+def _answer(question: str, default: bool) -> bool:
+    print(f"{question} [{'Y/n' if default else 'y/N'}]: ", end="", file=sys.stderr, flush=True)
+    words = sys.stdin.readline()
+    if not words:  # end of input: the question was left
+        raise KeyboardInterrupt
+    word = words.strip().lower()
+    return default if not word else word in ("y", "yes")

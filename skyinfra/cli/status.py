@@ -1,0 +1,132 @@
+"""`skyinfra status`: clusters as a table or JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skyinfra.cli import out
+from skyinfra.cli.failures import UsageError
+from skyinfra.cli.text import ago, shortened, table
+
+if TYPE_CHECKING:
+    from skyinfra.model.records import Record
+
+__all__ = ["status"]
+
+STATE_COLOURS = {"UP": "green", "INIT": "cyan", "AUTOSTOPPING": "yellow", "STOPPED": "yellow"}
+
+
+def status(
+    clusters: Annotated[list[str] | None, typer.Argument(help="Names or globs; all clusters when absent.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More columns.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", "-r", help="Ask the clouds first.")] = False,
+    ip: Annotated[bool, typer.Option("--ip", help="Print the head's address of one cluster.")] = False,
+    endpoints: Annotated[
+        bool, typer.Option("--endpoints", help="Print the endpoints of one cluster (not yet).")
+    ] = False,
+    endpoint: Annotated[int | None, typer.Option("--endpoint", help="The endpoint of one port (not yet).")] = None,
+    show_managed_jobs: Annotated[bool, typer.Option("--show-managed-jobs/--no-show-managed-jobs", hidden=True)] = True,
+    show_services: Annotated[bool, typer.Option("--show-services/--no-show-services", hidden=True)] = True,
+    show_pools: Annotated[bool, typer.Option("--show-pools/--no-show-pools", hidden=True)] = True,
+    all_users: Annotated[bool, typer.Option("--all-users", "-u", help="Everybody's clusters.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="table|json", help="Output format.")] = "table",
+) -> int:
+    """Show clusters."""
+    check_output(output)
+    if endpoints or endpoint is not None:
+        from skyinfra.client.not_yet import missing
+
+        raise missing("status --endpoints")
+    if ip and len(clusters or []) != 1:
+        raise UsageError("--ip needs the name of one cluster")
+    from skyinfra.client.clusters import status as ask
+    from skyinfra.client.requests import get
+    from skyinfra.model.states import StatusRefreshMode
+
+    mode = StatusRefreshMode.FORCE if refresh else StatusRefreshMode.NONE
+    records = get(ask(clusters or None, mode, all_users))
+    if ip:
+        return _print_ip((clusters or [""])[0], records)
+    if output == "json":
+        out.print_json(records)
+        return 0
+    _say_missing(clusters or [], records)
+    if records:
+        print(_table(records, verbose, all_users))
+    elif not clusters:
+        out.say("No existing clusters.")
+    return 0
+
+
+def check_output(output: str) -> None:
+    """Raises `UsageError` for an unknown output format."""
+    if output not in ("table", "json"):
+        raise UsageError(f"--output must be table or json, not {output!r}")
+
+
+def state_name(state: Any) -> str:
+    """The word for a state, which may be an enum member or a newer server's string."""
+    return str(getattr(state, "value", state))
+
+
+def infra(record: Record) -> str:
+    """``AWS (us-east-1)``, or the cloud alone."""
+    cloud, region = record.get("cloud"), record.get("region")
+    if not cloud:
+        return "-"
+    return f"{cloud} ({region})" if region and region != cloud else str(cloud)
+
+
+def _print_ip(name: str, records: list[Record]) -> int:
+    handle = records[0].get("handle") if records else None
+    if handle is None or not handle.head_ip:
+        why = "does not exist" if not records else f"has no address (it is {state_name(records[0]['status'])})"
+        out.error(f"cluster {name} {why}")
+        return 1
+    print(handle.head_ip)
+    return 0
+
+
+def _say_missing(wanted: list[str], records: list[Record]) -> None:
+    found = {record["name"] for record in records}
+    missing = [name for name in wanted if name not in found and not set(name) & set("*?[")]
+    if missing:
+        out.say(f"Cluster(s) not found: {', '.join(missing)}.")
+
+
+def _table(records: list[Record], verbose: bool, all_users: bool) -> str:
+    columns = ["NAME", *(["USER", "USER_ID"] if all_users else []), "WORKSPACE", "INFRA", "RESOURCES", "STATUS"]
+    columns += ["AUTOSTOP", "LAUNCHED", *(["HEAD_IP", "COMMAND", "LAST_EVENT"] if verbose else [])]
+    rows = [_row(record, verbose, all_users) for record in records]
+    text = table(columns, rows)
+    return _coloured(text)
+
+
+def _row(record: Record, verbose: bool, all_users: bool) -> list[object]:
+    resources = record.get("resources_str_full" if verbose else "resources_str")
+    row: list[object] = [record["name"]]
+    if all_users:
+        row += [record.get("user_name"), record.get("user_hash")]
+    row += [record.get("workspace"), infra(record), resources, state_name(record["status"])]
+    row += [_autostop(record), ago(record.get("launched_at"))]
+    if verbose:
+        handle = record.get("handle")
+        row += [handle and handle.head_ip, shortened(record.get("last_creation_command"), 60)]
+        row.append(shortened(record.get("last_event"), 60))
+    return row
+
+
+def _autostop(record: Record) -> str | None:
+    minutes = record.get("autostop")
+    if minutes is None or minutes < 0:
+        return None
+    return f"{minutes}m" + (" (down)" if record.get("to_down") else "")
+
+
+def _coloured(text: str) -> str:
+    """Colour comes after alignment, which would count its escapes as characters."""
+    for word, name in STATE_COLOURS.items():
+        text = text.replace(f"  {word} ", f"  {out.colour(word, name)} ")
+    return text
