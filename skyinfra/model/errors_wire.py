@@ -26,7 +26,7 @@ def to_wire(exc: BaseException, _depth: int = 0) -> dict[str, Any]:
         k: _plain(v, _depth) for k, v in vars(exc).items() if not k.startswith("_") and k not in ("hint", "detail")
     }
     return {
-        "type": type(exc).__name__,
+        "type": _public_name(exc),
         "message": _text(exc),
         "args": [] if hidden else [_plain(a, _depth) for a in exc.args],
         "attributes": attributes,
@@ -56,6 +56,14 @@ def from_wire(value: Mapping[str, Any]) -> Exception:
             if isinstance(key, str) and not key.startswith("_"):
                 _set(exc, key, _rebuilt(raw))
     return exceptions.with_hint(exc, value.get("hint"), value.get("detail"))
+
+
+def _public_name(exc: BaseException) -> str:
+    """The class's name; for one of ours that is not public, that of the public class which it refines."""
+    for kind in type(exc).__mro__:
+        if _known(kind.__name__) is kind or not kind.__module__.startswith("skyinfra."):
+            return kind.__name__
+    return type(exc).__name__
 
 
 def _known(name: str) -> type[Exception] | None:

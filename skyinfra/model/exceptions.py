@@ -11,7 +11,91 @@ import enum
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-__all__: list[str] = []  # filled below: every class of this module, and the numeric constants
+__all__ = [
+    "ARCH_NOT_SUPPORTED_EXIT_CODE",
+    "GIT_FATAL_EXIT_CODE",
+    "INSUFFICIENT_PRIVILEGES_CODE",
+    "KEYBOARD_INTERRUPT_CODE",
+    "MOUNT_PATH_NON_EMPTY_CODE",
+    "RSYNC_FILE_NOT_FOUND_CODE",
+    "SIGTSTP_CODE",
+    "APINotSupportedError",
+    "APIVersionMismatchError",
+    "AWSAzFetchingError",
+    "ApiServerAuthenticationError",
+    "ApiServerConnectionError",
+    "CachedClusterUnavailable",
+    "ClientError",
+    "CloudError",
+    "CloudUserIdentityError",
+    "ClusterDoesNotExist",
+    "ClusterNotUpError",
+    "ClusterOwnerIdentityMismatchError",
+    "ClusterSetUpError",
+    "ClusterStatusFetchingError",
+    "CommandError",
+    "CommandFailureException",
+    "ConcurrentWorkerExhaustedError",
+    "ExecutionPausedError",
+    "ExecutionPoolFullError",
+    "ExecutionRetryableError",
+    "FetchClusterInfoError",
+    "GitError",
+    "InconsistentHighAvailabilityError",
+    "InvalidCloudConfigs",
+    "InvalidCloudCredentials",
+    "InvalidClusterNameError",
+    "InvalidRecipeNameError",
+    "InvalidSkyPilotConfigError",
+    "InvalidWorkspaceNameError",
+    "JobExitCode",
+    "KubeAPIUnreachableError",
+    "KubernetesValidationError",
+    "ManagedJobReachedMaxRetriesError",
+    "ManagedJobStatusError",
+    "ManagedJobUserCancelledError",
+    "NetworkError",
+    "NoCloudAccessError",
+    "NoClusterLaunchedError",
+    "NoWorkspaceAccessError",
+    "NonExistentStorageAccountError",
+    "NotSupportedError",
+    "PermissionDeniedError",
+    "PoolDoesNotExistError",
+    "PortDoesNotExistError",
+    "ProvisionPrechecksError",
+    "ProvisionUnsupportedError",
+    "RecipeAlreadyExistsError",
+    "RequestAlreadyExistsError",
+    "RequestCancelled",
+    "RequestInterruptedError",
+    "ResourcesMismatchError",
+    "ResourcesUnavailableError",
+    "RestfulPolicyError",
+    "ServeUserTerminatedError",
+    "ServerTemporarilyUnavailableError",
+    "SkyPilotExcludeArgsBaseException",
+    "SkyletInternalError",
+    "SkyletMethodNotImplementedError",
+    "SkyletUnavailableError",
+    "StorageBucketCreateError",
+    "StorageBucketDeleteError",
+    "StorageBucketGetError",
+    "StorageError",
+    "StorageExternalDeletionError",
+    "StorageInitError",
+    "StorageModeError",
+    "StorageNameError",
+    "StorageSourceError",
+    "StorageSpecError",
+    "StorageUploadError",
+    "UserRequestRejectedByPolicy",
+    "VolumeNotFoundError",
+    "VolumeNotReadyError",
+    "VolumeTopologyConflictError",
+    "WorkspaceAmbiguousError",
+    "with_hint",
+]
 
 KEYBOARD_INTERRUPT_CODE = 130
 SIGTSTP_CODE = 146
@@ -484,23 +568,3 @@ class SkyletUnavailableError(Exception):
 
 class ClientError(Exception):
     """The client was used in a way that cannot work."""
-
-
-class SchemaValidationError(InvalidSkyPilotConfigError):
-    """Several problems in one file; `problems` lists them, each with its place."""
-
-    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.problems = list(problems)
-
-
-__all__ = sorted(
-    name
-    for name, value in list(globals().items())
-    if not name.startswith("_")
-    and (
-        (isinstance(value, type) and getattr(value, "__module__", None) == __name__)
-        or name.endswith("_CODE")
-        or name == "with_hint"
-    )
-)
