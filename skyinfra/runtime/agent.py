@@ -1,0 +1,225 @@
+"""The agent process: takes its state folder, recovers, listens, and ends without ending a job.
+
+Owns the wiring and the life of the process. One thread runs everything but file unpacking and the ending of processes.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from skyinfra.runtime import disk, procs
+from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.files import Files
+from skyinfra.runtime.http import HttpServer
+from skyinfra.runtime.jobqueue import JobQueue
+from skyinfra.runtime.jobs import Jobs
+from skyinfra.runtime.ledger import Ledger
+from skyinfra.runtime.protocol import Event, Health, NodeConfig, dump, load
+from skyinfra.runtime.recovery import recover
+from skyinfra.runtime.routes import Api
+from skyinfra.runtime.variables import Node
+from skyinfra.runtime.watch import Watch
+from skyinfra.runtime.zygote_link import ZygoteLink
+
+LOCK_WAIT_S = 5.0
+SWEEP_S = 1.0
+EXIT_LOCKED = 75
+#: A burst of short jobs is not idleness.
+IDLE_AFTER_S = 1.0
+
+
+class Options(NamedTuple):
+    state: str
+    home: str
+    socket: str
+    boot: int
+    generation: int
+    cpus: float
+    gpus: List[str]
+    ip: str
+    absolute_paths: bool
+    version: str
+    self_argv: List[str]
+    """How to start another process of this very agent."""
+
+
+def serve(options: Options) -> int:
+    """Run until SIGTERM or `POST /v1/shutdown`. Returns the process's exit status."""
+    disk.private_folder(options.state)
+    lock = _take_lock(options.state)
+    if lock < 0:
+        print("error: another agent holds {}".format(options.state), file=sys.stderr)
+        return EXIT_LOCKED
+    try:
+        with open(os.path.join(options.state, "token")) as f:
+            token = f.read().strip()
+    except OSError as exc:
+        print("error: no token: {}".format(exc), file=sys.stderr)
+        return 1
+    if not token:
+        print("error: the token file in {} is empty".format(options.state), file=sys.stderr)
+        return 1
+    for folder in ("jobs", "blobs"):
+        disk.private_folder(os.path.join(options.state, folder))
+    os.makedirs(options.home, mode=0o700, exist_ok=True)
+    asyncio.run(Agent(options, token).run())
+    return 0
+
+
+def _take_lock(state: str) -> int:
+    """-1 when a predecessor does not let go within `LOCK_WAIT_S`. Held until this process ends."""
+    fd = os.open(os.path.join(state, "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                return -1
+            time.sleep(0.02)
+
+
+class Agent:
+    def __init__(self, options: Options, token: str) -> None:
+        self.options, self.token = options, token
+        self._idle_told: Optional[float] = None
+
+    async def run(self) -> None:
+        options = self.options
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_event_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        boundary("agent.start.before")
+        self._record()
+        boundary("agent.start.recorded")
+        self.watch = Watch()
+        self.ledger = Ledger(os.path.join(options.state, "ledger.db"), self._on_event)
+        node = Node(options.state, options.home, options.ip)
+        queue = JobQueue(options.cpus, options.gpus)
+        self.jobs = Jobs(node, self.ledger, queue, self.watch, shutil.which("bash") or "/bin/bash")
+        self._load_config()
+        self.zygote = ZygoteLink(options.self_argv, self.jobs.on_report, self.jobs.on_zygote_death)
+        self.zygote.start()
+        self.jobs.send_order = self.zygote.send
+        hints = self._listen_for_hints()
+        recover(self.jobs, options.boot)
+        server = await self._listen()
+        boundary("agent.start.made")
+        sweeping = asyncio.ensure_future(self._sweep())
+        await self._stopping.wait()
+        sweeping.cancel()
+        await server.close()
+        self.zygote.close()
+        loop.remove_reader(hints)
+        hints.close()
+        self.ledger.close()
+
+    def _record(self) -> None:
+        """Before anything can connect: whoever finds the socket finds the record."""
+        options = self.options
+        record = dict(procs.identity(), version=options.version, boot=options.boot)
+        record.update(generation=options.generation, socket=options.socket)
+        disk.replace_json(os.path.join(options.state, "agent.json"), record)
+
+    async def _listen(self) -> HttpServer:
+        options = self.options
+        files = Files(os.path.join(options.state, "blobs"), options.home, options.absolute_paths)
+        about = Health(
+            version=options.version,
+            boot=options.boot,
+            generation=options.generation,
+            state="ready",
+            uptime_s=0.0,
+            pid=os.getpid(),
+            python="{}.{}.{}".format(*sys.version_info[:3]),
+        )
+        api = Api(self.token, self.jobs, files, about, self._set_config, self._stopping.set)
+        server = HttpServer(api)
+        await server.listen(_bind(options.socket))
+        return server
+
+    def _listen_for_hints(self) -> socket.socket:
+        """Datagrams of supervisors. Bound by way of /proc, as they send: see `Supervisor._tell`."""
+        disk.remove_file(os.path.join(self.options.state, "hints"))
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        folder = os.open(self.options.state, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sock.bind("/proc/self/fd/{}/hints".format(folder))
+        finally:
+            os.close(folder)
+        os.chmod(os.path.join(self.options.state, "hints"), 0o600)
+        sock.setblocking(False)
+        asyncio.get_event_loop().add_reader(sock, self._read_hints, sock)
+        return sock
+
+    def _read_hints(self, sock: socket.socket) -> None:
+        while True:
+            try:
+                raw = sock.recv(4096)
+            except BlockingIOError:
+                return
+            try:
+                hint = json.loads(raw)
+            except ValueError:
+                continue  # hints are not believed anyway
+            if isinstance(hint, dict):
+                self.jobs.on_hint(hint)
+
+    def _on_event(self, event: Event) -> None:
+        self.watch.changed(event.body.get("job_id") if event.kind == "job" else None)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                self.jobs.sweep()
+                self._tell_idle()
+            except Exception as exc:  # the loop's outermost frame: a full disk today must not end tomorrow's sweeps
+                print("sweep failed: {!r}".format(exc), file=sys.stderr, flush=True)
+
+    def _tell_idle(self) -> None:
+        """One event per stretch of idleness."""
+        since = self.jobs.idle_since
+        if self.jobs.idle and time.time() - since >= IDLE_AFTER_S and self._idle_told != since:
+            self.ledger.add_event("idle", {"idle_since": since})
+            self._idle_told = since
+
+    def _set_config(self, config: NodeConfig, given: "set[str]") -> None:
+        value = {name: item for name, item in dump(config).items() if name in given}
+        disk.replace_json(os.path.join(self.options.state, "config.json"), value)
+        self.jobs.config = config
+        cpus = config.cpus if "cpus" in given else self.jobs.queue.cpus
+        gpus = config.gpus if "gpus" in given else self.jobs.queue.gpus
+        self.jobs.queue.resize(cpus, gpus)
+        self.jobs.kick()
+
+    def _load_config(self) -> None:
+        """The last pushed one, but for capacity: this start's options are newer than it."""
+        value: Optional[Dict[str, Any]] = disk.read_json(os.path.join(self.options.state, "config.json"))
+        if value is not None:
+            self.jobs.config = load(NodeConfig, value)
+
+
+def _bind(path: str) -> socket.socket:
+    """A listening unix socket, 0600 in a 0700 folder, in place of a dead predecessor's. Raises `OSError`."""
+    disk.private_folder(os.path.dirname(path))
+    disk.remove_file(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(mask)
+    sock.listen(128)
+    sock.setblocking(False)
+    return sock
