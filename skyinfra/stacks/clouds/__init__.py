@@ -1,0 +1,1 @@
+"""One folder per cloud: ``program`` declares machines; ``facts``, ``observe``, ``errors`` need no Pulumi."""

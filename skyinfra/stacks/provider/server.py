@@ -1,0 +1,37 @@
+"""Serves the provider on a loopback port, inside a worker or as a plugin process of its own."""
+
+from __future__ import annotations
+
+from concurrent import futures
+
+import grpc
+from pulumi.runtime.proto import provider_pb2_grpc
+
+from skyinfra.model.home import Home
+from skyinfra.stacks.provider.agent import Agent, LocalAgentHost
+from skyinfra.stacks.provider.local_machine import LocalMachine
+from skyinfra.stacks.provider.servicer import Servicer
+
+__all__ = ["GRPC_OPTIONS", "add_provider", "build_servicer", "serve"]
+
+MAX_MESSAGE_BYTES = 400 * 1024 * 1024
+GRPC_OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+MAX_HANDLERS = 64
+
+
+def build_servicer(home: Home, agent_token: str | None) -> Servicer:
+    """The provider's resources on this state folder."""
+    return Servicer([LocalMachine(home), Agent({"local": LocalAgentHost(home, agent_token)})])
+
+
+def add_provider(server: grpc.Server, servicer: Servicer) -> None:
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+
+
+def serve(servicer: Servicer) -> tuple[grpc.Server, int]:
+    """A running server and its port."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=MAX_HANDLERS), options=GRPC_OPTIONS)
+    add_provider(server, servicer)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port

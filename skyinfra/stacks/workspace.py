@@ -1,0 +1,108 @@
+"""What one engine call runs in: environment, provider plugin, passphrase, and a temporary project folder.
+
+Everything the engine reads or writes lies under `SKYINFRA_HOME`: its own home, the backend, the passphrase file. The
+project folder holds ``Pulumi.yaml`` and the stack's settings file; the configuration is written straight into it,
+because ``pulumi config set`` costs 0.1 s a value. Refuses to hold a secret: the spec has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from skyinfra.model.home import Home
+from skyinfra.model.spec import ClusterSpec
+from skyinfra.stacks.files import make_private_dir, write_atomic
+
+__all__ = ["PROJECT", "PROVIDER_VERSION", "backend_url", "engine_env", "prepare_home", "write_project"]
+
+PROJECT = "skyinfra"
+PROVIDER_VERSION = "0.1.0"
+CONFIG_KEY = "skyinfra:cluster"
+
+_FIXED = {
+    "PULUMI_SKIP_UPDATE_CHECK": "true",
+    "PULUMI_DISABLE_REGISTRY_RESOLVE": "true",
+    "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING": "true",
+    "PULUMI_DISABLE_CI_DETECTION": "true",
+    "PULUMI_SUPPRESS_NEO_LINK": "true",
+    "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
+    "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    "PULUMI_AUTOMATION_API": "true",
+    "PULUMI_DEBUG_COMMANDS": "true",  # without it the event log is no known flag
+    "PULUMI_LOG_ROTATION_MAX_TOTAL_MB": "16",
+}
+
+
+def backend_url(home: Home, env: Mapping[str, str] = os.environ) -> str:
+    """`SKYINFRA_BACKEND_URL`, else the folder ``stacks/``."""
+    return env.get("SKYINFRA_BACKEND_URL") or f"file://{home.backend}"
+
+
+def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of every engine process: the caller's, with our settings over it."""
+    return {
+        **env,
+        **_FIXED,
+        "SKYINFRA_HOME": str(home.root),
+        "PULUMI_HOME": str(home.pulumi_home),
+        "PULUMI_BACKEND_URL": backend_url(home, env),
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(home.passphrase),
+    }
+
+
+def prepare_home(home: Home) -> None:
+    """Folders, passphrase and plugin; cheap when they are there. Two processes at once agree on one passphrase."""
+    for path in (home.root, home.pulumi_home, home.backend, home.passphrase.parent):
+        make_private_dir(path)
+    if not home.passphrase.exists():
+        mine = home.passphrase.with_name(f".passphrase.{os.getpid()}")
+        write_atomic(mine, secrets.token_urlsafe(32).encode())
+        try:
+            os.link(mine, home.passphrase)  # fails when another was first: theirs counts
+        except FileExistsError:
+            pass
+        mine.unlink()
+    _install_plugin(home)
+
+
+def _install_plugin(home: Home) -> None:
+    folder = make_private_dir(home.pulumi_home / "plugins" / f"resource-skyinfra-v{PROVIDER_VERSION}")
+    program = folder / "pulumi-resource-skyinfra"
+    text = plugin_script(sys.executable).encode()
+    if not program.exists() or program.read_bytes() != text:
+        write_atomic(program, text, mode=0o700)
+
+
+def plugin_script(python: str) -> str:
+    """Inside a worker the provider is served already: say where, and stay until the engine closes our input."""
+    return (
+        "#!/bin/sh\n"
+        'if [ -n "$SKYINFRA_PROVIDER_PORT" ]; then\n'
+        '    echo "$SKYINFRA_PROVIDER_PORT"\n'
+        "    exec cat >/dev/null\n"
+        "fi\n"
+        f"exec {shlex.quote(python)} -m skyinfra.stacks.provider\n"
+    )
+
+
+def write_project(folder: Path, stack: str, spec: ClusterSpec | None, salt: str | None) -> None:
+    """The project folder of one operation. `salt` is the stack's encryption salt, from its state (None: a new one)."""
+    make_private_dir(folder)
+    (folder / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+    lines = [f"encryptionsalt: {json.dumps(salt)}"] if salt else []
+    if spec is not None:
+        # JSON is YAML, and the spec's text as one string is what Pulumi keeps of an object anyway.
+        lines += ["config:", f"  {CONFIG_KEY}: {json.dumps(canonical(spec))}"]
+    if lines:
+        write_atomic(folder / f"Pulumi.{stack}.yaml", ("\n".join(lines) + "\n").encode())
+
+
+def canonical(spec: ClusterSpec) -> str:
+    """The spec as text; equal specs give equal text."""
+    return json.dumps(spec.to_json(), sort_keys=True)
