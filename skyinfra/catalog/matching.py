@@ -1,0 +1,69 @@
+"""Whether a machine's hardware meets an ask: one predicate, used by every table, live pool and "why not"."""
+
+from __future__ import annotations
+
+from skyinfra.catalog.ask import Ask
+from skyinfra.catalog.table import Shape
+from skyinfra.catalog.tpus import chips_alias
+from skyinfra.model.accelerators import ACCELERATORS, is_tpu
+
+__all__ = ["accelerator_fits", "count_fits", "is_gpu", "shape_fits"]
+
+_COUNT_TOLERANCE = 0.01  # clouds write a third of a GPU as 0.33 or 0.333
+_GPU_MAKERS = ("NVIDIA", "AMD", "Intel")
+_GB_PER_GIB = 1.073741824
+
+
+def is_gpu(accelerator: str) -> bool:
+    """Whether it is a GPU, as opposed to a TPU or another accelerator. A name that nobody knows counts as one."""
+    if is_tpu(accelerator):
+        return False
+    return accelerator not in ACCELERATORS or ACCELERATORS[accelerator][0] in _GPU_MAKERS
+
+
+def accelerator_fits(shape: Shape, ask: Ask) -> bool:
+    """Whether a machine has the kind of accelerator asked for, whatever its number."""
+    if not ask.wants_accelerator:
+        return shape.accelerator is None
+    if shape.accelerator is None:
+        return False
+    if ask.accelerator is not None:
+        asked = ask.accelerator.lower()
+        return asked in (shape.accelerator.lower(), chips_alias(shape.accelerator))
+    maker, memory = _as_sold(shape)
+    if maker not in _GPU_MAKERS or ask.accelerator_maker not in (None, maker) or memory is None:
+        return False
+    return ask.accelerator_memory is not None and ask.accelerator_memory.allows(memory)
+
+
+def count_fits(shape: Shape, ask: Ask) -> bool:
+    """Whether a machine has as many accelerators as asked for, exactly: what is paid for is what was asked."""
+    return abs(shape.accelerator_count - ask.count) < _COUNT_TOLERANCE
+
+
+def shape_fits(shape: Shape, ask: Ask) -> bool:
+    """Whether a machine's hardware is what was asked for. A named machine type need not name its accelerators."""
+    if ask.cpus is not None and not ask.cpus.allows(shape.vcpus):
+        return False
+    if ask.memory is not None and not ask.memory.allows(shape.memory_gib, shape.vcpus):
+        return False
+    if ask.instance_type is not None:
+        if ask.instance_type.lower() != shape.instance_type.lower():
+            return False
+        if not ask.wants_accelerator:
+            return _named_whole(shape)
+    return accelerator_fits(shape, ask) and (not ask.wants_accelerator or count_fits(shape, ask))
+
+
+def _named_whole(shape: Shape) -> bool:
+    """Whether the name alone says what the machine has: what hangs on an N1 machine is chosen beside it."""
+    return shape.accelerator is None or not shape.instance_type.startswith("n1-")
+
+
+def _as_sold(shape: Shape) -> tuple[str, float | None]:
+    """Maker and GB of memory of a machine's accelerator, as its maker states them: devices report a little less."""
+    known = ACCELERATORS.get(shape.accelerator or "")
+    if known is not None:
+        return known[0], known[1]
+    memory = shape.accelerator_memory_gib
+    return "NVIDIA", None if memory is None else memory * _GB_PER_GIB
