@@ -14,7 +14,16 @@ from urllib.parse import urlsplit
 
 from skyinfra.model.home import Home
 
-__all__ = ["Start", "Target", "given_endpoint", "locate", "process_lives", "read_server", "recorded_server"]
+__all__ = [
+    "Start",
+    "Target",
+    "given_endpoint",
+    "locate",
+    "process_lives",
+    "read_server",
+    "recorded_server",
+    "unreachable",
+]
 
 ENDPOINT_VARIABLES = ("SKYINFRA_API_SERVER_ENDPOINT", "SKYPILOT_API_SERVER_ENDPOINT")
 TOKEN_VARIABLE = "SKYINFRA_API_SERVER_TOKEN"
@@ -64,18 +73,19 @@ def locate(start: Start = "yes") -> Target:
 
         crashed = recorded_server(home) is not None
         if start == "no" or (start == "crashed" and not crashed):
-            raise _stopped()
+            hint = "start it with `skyinfra api start`; unfinished requests resume then"
+            raise unreachable("the API server is not running", hint)
         server = server_process.start(home)
     return Target("http", server["host"], int(server["port"]), "", read_token(home), local=True)
 
 
-def _stopped() -> Exception:
+def unreachable(message: str, hint: str, url: str = "") -> Exception:
+    """An `ApiServerConnectionError` that says why, and what to do."""
     from skyinfra.model.exceptions import ApiServerConnectionError, with_hint
 
-    return with_hint(
-        ApiServerConnectionError("the API server is not running"),
-        "start it with `skyinfra api start`; unfinished requests resume then",
-    )
+    error = ApiServerConnectionError(url or given_endpoint() or "this machine")
+    error.args = (message,)
+    return with_hint(error, hint)
 
 
 def _parse(endpoint: str, token: str) -> Target:

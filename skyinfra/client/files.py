@@ -141,9 +141,9 @@ def _is_there(where: str) -> bool:
     try:
         return transport.call("HEAD", where).status == 200
     except RuntimeError as error:
-        if type(error) is not RuntimeError:  # an unreachable server, a refused token
+        if transport.status_of(error) != 404:
             raise
-        return False  # a HEAD's 404 has no body to say more
+        return False
 
 
 class _Metered:

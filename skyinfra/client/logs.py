@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyinfra.client import transport
+from skyinfra.model import exceptions
 from skyinfra.model.exceptions import JobExitCode
 
 __all__ = ["Follower", "download_logs", "tail_logs"]
@@ -134,15 +135,13 @@ class Follower:
             return transport.call(
                 "GET", transport.path("clusters", self.cluster_name, "jobs", job), patient=True
             ).json()
-        except Exception as error:
-            if getattr(error, "error_type", None) == "JobNotFound":
+        except exceptions.CloudError as error:
+            if error.error_type == "JobNotFound":  # no public class: how the server says it
                 return None
             raise
 
     def _one_connection(self) -> Iterator[bytes]:
         """What one connection gives; ends, too, when it breaks or the node cannot be reached."""
-        from skyinfra.model import exceptions
-
         where = transport.path(
             *("clusters", self.cluster_name, "jobs", self.job_id, "log"),
             rank=self.rank,
@@ -179,10 +178,10 @@ class Follower:
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
     def _lost(self) -> Exception:
-        from skyinfra.model.exceptions import NetworkError, with_hint
-
-        return with_hint(
-            NetworkError(f"the log of job {self.job_id} on {self.cluster_name} gave nothing for {LOST_S:.0f} s"),
+        return exceptions.with_hint(
+            exceptions.NetworkError(
+                f"the log of job {self.job_id} on {self.cluster_name} gave nothing for {LOST_S:.0f} s"
+            ),
             f"the job may still run; see `skyinfra queue {self.cluster_name}`",
         )
 

@@ -123,7 +123,7 @@ def _known_events(request_id: str, follow: bool) -> Iterator[dict[str, Any]]:
     try:
         yield from stream.events(request_id, follow)
     except RuntimeError as error:
-        if type(error) is RuntimeError:  # the server's "no such request"; its subclasses are ours and say more
+        if transport.status_of(error) in (400, 404):  # none or several such requests
             raise ClientError(str(error)) from error
         raise
 
@@ -196,6 +196,6 @@ def _cancel_one(request_id: str) -> list[str]:
     try:
         return transport.call("DELETE", transport.path("requests", request_id)).json()["cancelled"]
     except RuntimeError as error:
-        if type(error) is not RuntimeError or " match" in str(error):
+        if transport.status_of(error) != 404:
             raise
         return []

@@ -186,12 +186,9 @@ def _wait_gone(record: dict[str, Any], patience_s: float) -> bool:
 
 
 def _failed(home: Home, message: str) -> Exception:
-    from skyinfra.model.exceptions import ApiServerConnectionError, with_hint
-
-    error = ApiServerConnectionError(message.removeprefix("error: "))
     try:
         lines = home.server_log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
     except FileNotFoundError:
         lines = []
     hint = f"its log is {home.server_log}" + (", which ends with:\n  " + "\n  ".join(lines) if lines else "")
-    return with_hint(error, hint)
+    return endpoint.unreachable(message.removeprefix("error: "), hint)

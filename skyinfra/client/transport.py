@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from skyinfra.client import endpoint
 
-__all__ = ["API", "Reply", "Stream", "call", "open_stream", "path", "version"]
+__all__ = ["API", "Reply", "Stream", "call", "open_stream", "path", "status_of", "version"]
 
 API = 1
 MIN_SERVER_API = 1
@@ -225,13 +225,11 @@ class _Retry:
         return True
 
     def _give_up(self, error: Exception) -> NoReturn:
-        from skyinfra.model.exceptions import ApiServerConnectionError, with_hint
-
         given = endpoint.given_endpoint()
         where = f" at {given}" if given else ""
-        failure = ApiServerConnectionError(f"could not reach the API server{where}: {error or type(error).__name__}")
         hint = f"is {endpoint.ENDPOINT_VARIABLES[0]} right?" if given else "see `skyinfra api status` and server.log"
-        raise with_hint(failure, hint) from error
+        message = f"could not reach the API server{where}: {error or type(error).__name__}"
+        raise endpoint.unreachable(message, hint) from error
 
 
 _BUSY = ("ServerTemporarilyUnavailableError",)
@@ -310,17 +308,26 @@ def _error_body(reply: Reply) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an exception that `call` or `open_stream` raised; None when there was no answer."""
+    return getattr(error, "_http_status", None)
+
+
 def _raise_error(reply: Reply) -> NoReturn:
-    """Raise what an error reply means."""
+    error = _meaning(reply)
+    error._http_status = reply.status  # type: ignore[attr-defined]
+    raise error
+
+
+def _meaning(reply: Reply) -> Exception:
     from skyinfra.model import errors_wire, exceptions
 
     body = _error_body(reply)
     if reply.status == 401:
-        raise exceptions.with_hint(
-            exceptions.ApiServerAuthenticationError(body.get("message") or "the API server does not accept the token"),
-            f"the token is read from {endpoint.Home.from_env().token} or ${endpoint.TOKEN_VARIABLE}",
-        )
+        where = endpoint.given_endpoint() or "this machine"
+        hint = f"the token is read from ${endpoint.TOKEN_VARIABLE} or {endpoint.Home.from_env().token}"
+        return exceptions.with_hint(exceptions.ApiServerAuthenticationError(where), hint, body.get("message"))
     if "type" not in body:
         text = reply.body[:200].decode(errors="replace").strip()
-        raise RuntimeError(f"the API server answered {reply.status}: {text or 'nothing'}")
-    raise errors_wire.from_wire(body)
+        return RuntimeError(f"the API server answered {reply.status}: {text or 'nothing'}")
+    return errors_wire.from_wire(body)
