@@ -1,4 +1,4 @@
-"""What fits into what: does this node serve that request, does this block rule that candidate out, is it legal at all."""
+"""What fits into what: whether a node serves a request, a block rules a candidate out, a request is legal at all."""
 
 from __future__ import annotations
 

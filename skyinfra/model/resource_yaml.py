@@ -1,4 +1,4 @@
-"""How `resources` is written: one map, several accelerators, `any_of`, `ordered`; and how a `Resources` is written back.
+"""How `resources` is written (one map, several accelerators, `any_of`, `ordered`), and how one is written back.
 
 Alternatives are spelled out here: every combination becomes a `Resources` of its own, in a set when any will do (the
 cheapest wins) and in a list when the order was given.
