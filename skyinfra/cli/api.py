@@ -138,7 +138,7 @@ def cancel(
     if not request_ids and not yes:
         whose = "all users'" if all_users else "all your"
         if not ask.confirm_destroying(f"Cancelling {whose} requests", f"Cancelling {whose} requests. Proceed?"):
-            raise KeyboardInterrupt
+            raise ask.aborted()
     cancelled = get(api_cancel(request_ids or None, all_users, silent=True))
     for request_id in cancelled:
         print(request_id)

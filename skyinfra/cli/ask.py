@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 
 from skyinfra.cli import out
-from skyinfra.cli.failures import UsageError
+from skyinfra.cli.failures import Left, UsageError
 
-__all__ = ["confirm", "confirm_destroying", "only_one"]
+__all__ = ["aborted", "confirm", "confirm_destroying", "only_one"]
+
+
+def aborted() -> Left:
+    """What to raise when the answer was no: exit code 1, as SkyPilot's."""
+    out.say("Aborted.")
+    return Left(1)
 
 
 def confirm(question: str, default: bool = True) -> bool:

@@ -26,7 +26,7 @@ def cancel(
     what = _what(jobs, all_jobs, all_users)
     asked = f"Cancelling {what} on cluster {cluster}"
     if not yes and not ask.confirm_destroying(asked, f"{asked}. Proceed?"):
-        raise KeyboardInterrupt
+        raise ask.aborted()
     from skyinfra.client.clusters import cancel as request
     from skyinfra.model import exceptions
 

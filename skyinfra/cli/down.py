@@ -32,7 +32,7 @@ def down(
         return 0
     what = f"Removing {len(names)} cluster{'s' if len(names) > 1 else ''}: {', '.join(names)}"
     if not yes and not ask.confirm_destroying(what, f"{what}. Proceed?"):
-        raise KeyboardInterrupt
+        raise ask.aborted()
     from skyinfra.client.clusters import down as request
 
     requests = {name: request(name, purge, graceful, graceful_timeout) for name in names}

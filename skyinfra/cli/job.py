@@ -29,6 +29,8 @@ def follow(
         missing = f"job {job_id} does not exist" if job_id is not None else "there is no job"
         out.error(f"{missing} on cluster {cluster}", f"`skyinfra queue {cluster}` shows its jobs")
         return follower.exit_code()
+    if follower.truncated:
+        out.say("note: the node cannot be reached any more; the end of the log may be missing")
     for hint in hints:
         out.say(hint.replace("{job_id}", str(row["job_id"])))
     if follow and row["state"] != "SUCCEEDED":

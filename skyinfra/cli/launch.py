@@ -72,7 +72,7 @@ def launch(
     task = t.build_task(given)
     cluster = cluster or generated_cluster_name()
     if not yes and not dryrun and not _agreed(cluster):
-        raise KeyboardInterrupt
+        raise ask.aborted()
     with upload.shown() as progress:
         request_id = sky.launch(
             task,

@@ -56,8 +56,24 @@ class Painter:
                 self._print(str(event.get("text", "")).rstrip("\n"))
             elif kind == "resource":
                 self._resource(event)
+            elif kind == "step" and self._live:
+                self._step(event)
             self._draw()
             self._stream.flush()
+
+    def _step(self, event: dict[str, Any]) -> None:
+        """A step of the request is worth a live line while it lasts, and none afterwards."""
+        name = f"step {event.get('name')}"
+        if event.get("state") == "began":
+            self._running[name] = {"name": event.get("name"), "op": "step", "began": self._clock()}
+            self._start_ticking()
+        else:
+            self._running.pop(name, None)
+
+    def _start_ticking(self) -> None:
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
 
     def _resource(self, event: dict[str, Any]) -> None:
         urn = event.get("urn") or event.get("name") or "?"
@@ -66,9 +82,8 @@ class Painter:
             self._running[urn] = {**event, "began": self._clock()}
             if not self._live:
                 self._print(self._doing(event))
-            elif self._ticker is None:
-                self._ticker = threading.Thread(target=self._tick, daemon=True)
-                self._ticker.start()
+            else:
+                self._start_ticking()
             return
         before = self._running.pop(urn, None)
         took = f" ({duration(self._clock() - before['began'])})" if before else ""
@@ -80,6 +95,8 @@ class Painter:
             self._print(out.colour("✓", "green", self._stream) + f" {_named(event)} {word}{took}")
 
     def _doing(self, event: dict[str, Any]) -> str:
+        if event.get("op") == "step":
+            return f"… {event.get('name')}"
         word = _DOING.get(event.get("op", ""), event.get("op") or "working on")
         waits = f": {event['text']}" if event.get("text") else ""
         return f"… {_named(event)} {word}{waits}"

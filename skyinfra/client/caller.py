@@ -11,7 +11,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["about", "entrypoint", "generated_cluster_name", "use_workspace", "user_name", "workspace"]
+__all__ = [
+    "about",
+    "entrypoint",
+    "generated_cluster_name",
+    "named_workspace",
+    "use_workspace",
+    "user_name",
+    "workspace",
+]
 
 _VALUED = ("--env", "--secret")
 _UNSAFE = re.compile(r"[^a-z0-9-]")
@@ -37,6 +45,11 @@ def user_name() -> str:
 
 def workspace() -> str:
     return os.environ.get("SKYINFRA_WORKSPACE") or "default"
+
+
+def named_workspace() -> str | None:
+    """The workspace, if it is not the one that a server takes when none is named."""
+    return os.environ.get("SKYINFRA_WORKSPACE") or None
 
 
 def use_workspace(name: str | None) -> None:

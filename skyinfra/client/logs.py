@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skyinfra.client import transport
+from skyinfra.client import caller, transport
 from skyinfra.model import exceptions
 from skyinfra.model.exceptions import JobExitCode
 
@@ -24,6 +24,8 @@ __all__ = ["Follower", "download_logs", "tail_logs"]
 FINAL = frozenset(("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED"))
 LOST_S = 60.0
 """How long a job's log may give no progress while its node cannot be reached."""
+FINAL_LOST_S = 15.0
+"""The same once the job has ended: an agent that is to come back does so in this time."""
 QUIET_S = 5.0
 PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
@@ -85,6 +87,8 @@ class Follower:
     """Told of ``waiting`` (not started yet), ``started`` and ``finished``, with the job's row."""
     row: dict[str, Any] | None = None
     offset: int | None = None
+    truncated: bool = False
+    """The job ended and its node cannot be reached: the end of the log may be missing."""
     _since: float = field(default_factory=time.monotonic, init=False)
     """When the node was last known to be in reach."""
     _pause_s: float = field(default=PAUSE_S, init=False)
@@ -113,8 +117,12 @@ class Follower:
             if not self.follow or (was_final and self._whole):
                 break
             self.row = self._read_row() or self.row
-            if self.row["state"] not in FINAL or not self._whole:
-                self._pause()
+            if self.row["state"] in FINAL and self._whole:
+                continue
+            if self.row["state"] in FINAL and time.monotonic() - self._since > FINAL_LOST_S:
+                self.truncated = True
+                break
+            self._pause()
         if not self.follow:
             return
         if not started:
@@ -144,6 +152,7 @@ class Follower:
         """What one connection gives; ends, too, when it breaks or the node cannot be reached."""
         where = transport.path(
             *("clusters", self.cluster_name, "jobs", self.job_id, "log"),
+            workspace=caller.named_workspace(),
             rank=self.rank,
             offset=self.offset or 0,
             follow=int(self.follow),
@@ -215,7 +224,7 @@ def _download(cluster_name: str, row: dict[str, Any]) -> str:
     name = os.path.basename(str(row.get("log_path") or "").rstrip("/")) or str(row["job_id"])
     folder = os.path.join(os.path.expanduser("~/sky_logs"), cluster_name, name)
     os.makedirs(folder, exist_ok=True)
-    where = transport.path("clusters", cluster_name, "jobs", row["job_id"], "files")
+    where = transport.path("clusters", cluster_name, "jobs", row["job_id"], "files", workspace=caller.named_workspace())
     with transport.open_stream(where) as stream, tempfile.TemporaryFile() as file:
         for chunk in stream.chunks(1 << 20):
             file.write(chunk)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -77,6 +78,7 @@ class FakeServer:
     blobs: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    files: bytes = b""
     error: dict[str, Any] | None = None
     cut_streams: list[int] = field(default_factory=list)
     drop_replies: int = 0
@@ -84,6 +86,8 @@ class FakeServer:
     api: str = "1"
     pending_results: int = 0
     cluster_error: dict[str, Any] | None = None
+    on_stream: Callable[[], None] | None = None
+    """Called when a stream is asked for, before its first byte."""
     hang_up: bool = False
     """Every connection ends without an answer."""
 
@@ -176,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_stream(self, data: bytes, headers: dict[str, str] | None = None) -> None:
         """Chunked; broken off where the next entry of `cut_streams` says."""
+        if self.fake.on_stream is not None:
+            self.fake.on_stream()
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         for name, value in (headers or {}).items():
@@ -290,6 +296,8 @@ class Handler(BaseHTTPRequestHandler):
             self.fail(404, "JobNotFound", f"no job {job_id}")
         elif not rest:
             self.send(200, {**rows[-1], "cluster_name": name})
+        elif rest == ["files"]:
+            self.send_stream(self.fake.files)
         else:
             data = self.fake.logs.get((name, rows[-1]["job_id"]), b"")
             offset = int(query["offset"])
@@ -328,6 +336,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Patient(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that leaves is part of the play
+            super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager

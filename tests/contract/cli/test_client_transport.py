@@ -114,6 +114,17 @@ def test_a_job_that_ends_while_its_node_is_out_of_reach_still_gives_its_last_byt
     assert b"".join(chunks) == b"after"
 
 
+def test_a_finished_job_on_a_lost_node_ends_with_its_outcome_and_says_that_bytes_may_be_missing(
+    server: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyinfra.client.logs.FINAL_LOST_S", 0.1)
+    server.jobs, server.logs = {"c": [make.job(1, "FAILED_DRIVER")]}, {("c", 1): b"some bytes"}
+    server.cut_streams = [4] + [0] * 50
+    follower = Follower("c", 1)
+    assert b"".join(follower.chunks()) == b"some"
+    assert (follower.exit_code(), follower.truncated) == (100, True)
+
+
 def test_tail_logs_returns_the_code_or_iterates_over_lines(server: Any, make: Any, capfdbinary: Any) -> None:
     server.jobs, server.logs = {"c": [make.job(1, "FAILED")]}, {("c", 1): b"\xff one\r two\nrest"}
     assert sky.tail_logs("c", None, True) == 100

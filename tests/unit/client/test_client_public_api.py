@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,12 @@ def test_every_public_name_can_be_had() -> None:
     missing = [name for name in sky.__all__ if not hasattr(sky, name)]
     assert missing == []
     assert set(sky.__all__) <= set(dir(sky))
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    stub = ast.parse(Path(sky.__file__).with_suffix(".pyi").read_text())
+    typed = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed | {"__version__"} == set(sky.__all__)
 
 
 def test_exceptions_are_one_module_under_two_names() -> None:
