@@ -68,6 +68,16 @@ def last_event(db: Connection, cluster_id: str) -> str | None:
     return db.execute(query.order_by(cluster_events.c.seq.desc()).limit(1)).scalar()
 
 
+def last_event_at(db: Connection, cluster_id: str, kind: str) -> float | None:
+    query = select(cluster_events.c.at).where(cluster_events.c.cluster_id == cluster_id, cluster_events.c.kind == kind)
+    return db.execute(query.order_by(cluster_events.c.seq.desc()).limit(1)).scalar()
+
+
+def saw_events(db: Connection, cluster_id: str, seq: int) -> None:
+    """How far the mirror is. No new generation: nothing that anybody decides by has changed."""
+    db.execute(update(clusters).where(clusters.c.id == cluster_id, clusters.c.events_seq < seq).values(events_seq=seq))
+
+
 def remove(db: Connection, cluster_id: str, at: float, text: str) -> None:
     """Forget a cluster that was proven gone, with its mirror of jobs and its secrets. Its history stays."""
     row = by_id(db, cluster_id)

@@ -173,6 +173,15 @@ def end_step(db: Connection, request_id: str, name: str, state: str, at: float, 
     )
 
 
+def fail_step(db: Connection, request_id: str, name: str, at: float) -> None:
+    """A step that had not ended did not succeed."""
+    db.execute(
+        update(steps)
+        .where(steps.c.request_id == request_id, steps.c.name == name, steps.c.state == "began")
+        .values(state="failed", ended_at=at)
+    )
+
+
 def steps_of(db: Connection, request_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
     """Steps by request, in the order in which they began."""
     rows = db.execute(select(steps).where(steps.c.request_id.in_(request_ids)).order_by(steps.c.position))

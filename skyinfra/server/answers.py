@@ -1,0 +1,60 @@
+"""Answers: JSON, and errors with the status they leave with, which a table derives from the exception's class."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+from skyinfra.model import exceptions as public
+from skyinfra.model.errors_wire import to_wire
+from skyinfra.wire.errors import error_body
+
+__all__ = ["HttpError", "JobNotFound", "json_response", "respond", "status_of"]
+
+
+class JobNotFound(Exception):
+    """There is no such job on that cluster."""
+
+
+class HttpError(Exception):
+    """An answer that has a status of its own."""
+
+    def __init__(self, status: int, kind: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(kind, message, hint=hint)
+
+
+_STATUS: dict[type[Exception], int] = {
+    JobNotFound: 404,
+    public.ClusterDoesNotExist: 404,
+    public.RequestAlreadyExistsError: 409,
+    public.ClusterNotUpError: 409,
+    public.PermissionDeniedError: 403,
+    public.ApiServerAuthenticationError: 401,
+    public.APIVersionMismatchError: 400,
+    public.NotSupportedError: 400,
+    public.ServerTemporarilyUnavailableError: 503,
+    public.SkyletUnavailableError: 503,
+    ValueError: 400,
+    TypeError: 400,
+}
+
+
+def status_of(error: Exception) -> int:
+    """The nearest class that has a status decides; 500 is for what nobody expected."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def respond(error: Exception) -> Response:
+    if isinstance(error, HttpError):
+        return json_response(error.body, error.status)
+    return json_response(to_wire(error), status_of(error))
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Compact JSON, without the framework's own conversions."""
+    content = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return Response(content, status, headers, media_type="application/json")

@@ -1,0 +1,229 @@
+"""``launch``: plan → (place#n → provision#n)… → sync → submit.
+
+A new cluster is tried at one candidate after the other; each try is an attempt with a row, and a failed one is
+destroyed and proven empty before the next. A cluster that exists keeps its hardware, gets its files again and runs
+setup again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from skyinfra.catalog.local import Candidate
+from skyinfra.model.exceptions import ResourcesUnavailableError
+from skyinfra.model.names import check_not_reserved, validate_cluster_name
+from skyinfra.model.spec import ClusterSpec, Slot, stack_name
+from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.demand import Demand, read_demand
+from skyinfra.server.fleet.placement import Placement
+from skyinfra.server.fleet.provision import Provision
+from skyinfra.server.fleet.reach import Reach
+from skyinfra.server.fleet.stopping import autostop_of
+from skyinfra.server.fleet.submit import check_fits, submit_job, withdraw_job
+from skyinfra.server.requests.steps import Handler, Park, Step, StepContext
+from skyinfra.store import clusters as rows
+from skyinfra.store import operations
+from skyinfra.store.database import Database
+
+__all__ = ["Launch"]
+
+RETRY_UNTIL_UP_S = 30.0
+
+
+class Launch:
+    def __init__(
+        self,
+        db: Database,
+        clusters: Clusters,
+        reach: Reach,
+        placement: Placement,
+        provision: Provision,
+        server_id: str,
+        agent_version: str,
+    ) -> None:
+        self._db = db
+        self._clusters = clusters
+        self._reach = reach
+        self._placement = placement
+        self._provision = provision
+        self._server_id = server_id
+        self._agent_version = agent_version
+
+    def handler(self) -> Handler:
+        return Handler("launch", self._next, lane=True, long=True, on_cancel=self._on_cancel)
+
+    def _next(self, prior: Mapping[str, Any]) -> Step | None:
+        """Pure: the step that follows from what is known."""
+        if "plan" not in prior:
+            return Step("plan", self._plan)
+        if prior["plan"].get("dryrun"):
+            return None if "submit" in prior else Step("submit", self._answer_dryrun)
+        number = 0
+        while f"provision#{number}" in prior and "failed" in prior[f"provision#{number}"]:
+            number += 1
+        if not prior["plan"]["exists"] and f"place#{number}" not in prior:
+            return Step(f"place#{number}", self._place)
+        if f"provision#{number}" not in prior:
+            return Step(f"provision#{number}", self._make)
+        if "sync" not in prior:
+            return Step("sync", self._sync)
+        return None if "submit" in prior else Step("submit", self._submit)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    async def _plan(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        validate_cluster_name(ctx.cluster_name)
+        check_not_reserved(ctx.cluster_name)
+        demand = read_demand(ctx.body["task"])
+        autostop_of(ctx.body, demand)
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        dryrun = bool(ctx.body.get("dryrun"))
+        if cluster is not None:
+            check_fits(cluster, demand)
+            return {"exists": True, "dryrun": dryrun, "cluster_id": cluster.id, "candidates": []}
+        candidates = await self._placement.rank(demand)
+        if not demand.named_cloud:
+            ctx.say("No other cloud is enabled: using the local cloud (this machine)")
+        return {"exists": False, "dryrun": dryrun, "candidates": [c.to_json() for c in candidates]}
+
+    async def _answer_dryrun(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        for candidate in prior["plan"]["candidates"]:
+            ctx.say(f"Would use {candidate['cloud']} {candidate['instance_type']}: {candidate['cpus']:g} CPUs")
+        return {"job_id": None, "handle": None}
+
+    async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        """Choose the next candidate and write the row, before anything is made."""
+        number = int(ctx.step.partition("#")[2])
+        candidates = prior["plan"]["candidates"]
+        if number and number % len(candidates) == 0:
+            await self._exhausted(ctx, prior, number)
+        candidate = Candidate.from_json(candidates[number % len(candidates)])
+        demand = read_demand(ctx.body["task"])
+        spec = self._spec(ctx, demand, candidate)
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        if cluster is None:
+            cluster_id = await self._clusters.create(self._row(ctx, demand, candidate), spec)
+        else:  # this step ran before, or another candidate of this request did: the lane is ours
+            cluster_id = cluster.id
+            await self._clusters.change(cluster_id, spec=spec.to_json(), resources=_resources(candidate), nodes=[])
+        await self._db.write(
+            lambda db: rows.begin_attempt(db, ctx.request_id, number, cluster_id, candidate.to_json(), ctx.now())
+        )
+        return {"cluster_id": cluster_id, "candidate": candidate.to_json()}
+
+    async def _exhausted(self, ctx: StepContext, prior: Mapping[str, Any], number: int) -> None:
+        """Every candidate failed: the end, unless the user wants to wait until one does not."""
+        if ctx.body.get("retry_until_up"):
+            if ctx.memory.get("waited_for") != number:
+                ctx.memory["waited_for"] = number
+                raise Park(ctx.now() + RETRY_UNTIL_UP_S, "no place has room; tries again (--retry-until-up)")
+            return
+        history = [ResourcesUnavailableError(prior[f"provision#{n}"]["failed"]["message"]) for n in range(number)]
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        if cluster is not None and not cluster.ever_up:
+            await self._clusters.remove(cluster, "no place had room")
+        raise ResourcesUnavailableError(
+            f"no place had room for cluster '{ctx.cluster_name}': {history[-1]}", failover_history=list(history)
+        )
+
+    async def _make(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        number = int(ctx.step.partition("#")[2])
+        placed = prior.get(f"place#{number}") or prior["plan"]
+        demand = read_demand(ctx.body["task"])
+        return await self._provision.bring_up(
+            ctx, placed["cluster_id"], attempt=None if prior["plan"]["exists"] else number, demand=demand
+        )
+
+    async def _sync(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        if self._is_fast(ctx, prior):
+            return {"synced": []}
+        cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
+        blobs = ctx.body.get("blobs") or {}
+        synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, blobs))
+        if synced:
+            ctx.say(f"Files in place: {', '.join(synced)}")
+        return {"synced": synced}
+
+    async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
+        demand = read_demand(ctx.body["task"])
+        stop = autostop_of(ctx.body, demand)
+        if stop is not None:
+            await self._clusters.change(
+                cluster.id, ("autostop", f"autodown after {stop} idle minutes"), autostop=stop, to_down=stop >= 0
+            )
+        await self._clusters.change(cluster.id, config_hash=demand.config_hash)
+        no_setup = bool(ctx.body.get("no_setup")) or self._is_fast(ctx, prior)
+        return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=no_setup)
+
+    def _is_fast(self, ctx: StepContext, prior: Mapping[str, Any]) -> bool:
+        """`--fast` on a cluster that was up, with nothing changed that provisioning and setup depend on."""
+        made = next((result for name, result in prior.items() if name.startswith("provision#")), {})
+        return bool(ctx.body.get("fast")) and bool(made.get("unchanged"))
+
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    def _spec(self, ctx: StepContext, demand: Demand, candidate: Candidate) -> ClusterSpec:
+        slot = Slot(
+            slot=0,
+            instance_type=candidate.instance_type,
+            cpus=candidate.cpus,
+            memory_gb=candidate.memory_gb,
+            gpus=candidate.gpus,
+            disk_gb=candidate.disk_gb,
+            spot=candidate.spot,
+        )
+        return ClusterSpec(
+            server=self._server_id,
+            workspace=ctx.workspace,
+            user=ctx.principal.user_name,
+            name=ctx.cluster_name,
+            stack=stack_name(self._server_id, ctx.workspace, ctx.cluster_name),
+            cloud=candidate.cloud,
+            region=candidate.region,
+            slots=tuple(dataclasses.replace(slot, slot=n) for n in range(demand.num_nodes)),
+            agent_version=self._agent_version,
+            ports=demand.ports,
+            labels=demand.labels,
+        )
+
+    def _row(self, ctx: StepContext, demand: Demand, candidate: Candidate) -> dict[str, Any]:
+        return {
+            "user_id": ctx.principal.user_id,
+            "user_name": ctx.principal.user_name,
+            "resources": _resources(candidate),
+            "last_use": ctx.entrypoint or "sky.launch",
+            "config_hash": "",
+            "creation_yaml": yaml.safe_dump(ctx.display["task"], sort_keys=False),
+            "creation_command": ctx.entrypoint,
+        }
+
+    async def _on_cancel(self, ctx: StepContext, prior: Mapping[str, Any]) -> None:
+        """A row for which nothing was ever made is forgotten; anything else stays, in INIT, for `down`."""
+        await self._provision.settle(ctx)
+        await withdraw_job(ctx, self._reach, self._clusters, prior)
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        if cluster is None or cluster.status != ClusterStatus.INIT.name or cluster.ever_up:
+            return
+        if not await self._db.read(lambda db: operations.any_on_stack(db, cluster.stack)):
+            await self._clusters.remove(cluster, "cancelled before anything was made")
+
+
+def _resources(candidate: Candidate) -> dict[str, Any]:
+    """One node, in the form of a task's `resources` section."""
+    config: dict[str, Any] = {
+        "infra": candidate.cloud,
+        "cpus": f"{candidate.cpus:g}",
+        "memory": f"{candidate.memory_gb:g}",
+        "disk_size": candidate.disk_gb,
+    }
+    if candidate.gpus:
+        config["accelerators"] = {candidate.gpus[0]: candidate.gpus[1]}
+    if candidate.spot:
+        config["use_spot"] = True
+    return config

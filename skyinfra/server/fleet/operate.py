@@ -1,0 +1,171 @@
+"""Runs stack operations for a step: a fenced row, a worker, its events in the request's log, the outcome on the row.
+
+An operation found unfinished (the server died) is settled first: its worker's result counts when the fence is right,
+otherwise the same operation is run again, and its worker begins with recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from skyinfra.model.spec import ClusterSpec
+from skyinfra.runtime.boundary import boundary
+from skyinfra.server import log as server_log
+from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.ports import Launcher
+from skyinfra.server.processes import Identity
+from skyinfra.server.requests.steps import StepContext
+from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
+from skyinfra.store import operations as rows
+from skyinfra.store.database import Database
+
+__all__ = ["Operator", "operation_limit"]
+
+_say = server_log.get("operations")
+
+DEADLINE_S = 900.0
+#: What one operation needs while it runs: its worker, the engine, a plugin.
+OPERATION_BYTES = 160 << 20
+
+
+def operation_limit() -> int:
+    """How many operations may run at once: by the memory that is free now, and a few per core."""
+    free = 4 << 30
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    return max(1, min(free // 2 // OPERATION_BYTES, 4 * (os.cpu_count() or 1)))
+
+
+class Operator:
+    def __init__(
+        self, db: Database, launcher: Launcher, clusters: Clusters, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._db = db
+        self._launcher = launcher
+        self._clusters = clusters
+        self._clock = clock
+        self._room = asyncio.Semaphore(operation_limit())
+        self._owner = Identity.own()
+
+    async def run(
+        self,
+        ctx: StepContext,
+        cluster: Any,
+        kind: str,
+        spec: ClusterSpec | None,
+        *,
+        consent: tuple[str, ...] = (),
+    ) -> OperationResult:
+        """One operation, to its result. A cancel reaches the worker, and is raised again when the worker has ended."""
+        await self.settle(ctx)
+        token = await self._clusters.token(cluster.id)
+        async with self._room:
+            request = await self._begin(ctx, cluster, kind, spec, consent)
+            events = _Relay(ctx, request.id, kind)
+            events.operation("began")
+            boundary("server.operation.before")
+            try:
+                result = await self._launcher.run(request, {"agent_token": token.reveal()}, events)
+            except asyncio.CancelledError:
+                await self._end(request.id, request.fence, OperationResult("cancelled", request.fence))
+                events.operation("cancelled")
+                raise
+            except Exception as error:
+                failure = OperationResult("failed", request.fence, "ours", f"{type(error).__name__}: {error}")
+                await self._end(request.id, request.fence, failure)
+                events.operation("failed")
+                raise
+            boundary("server.operation.made")
+            await self._end(request.id, request.fence, result)
+            boundary("server.operation.recorded")
+            events.operation(result.outcome)
+            return result
+
+    async def _begin(
+        self, ctx: StepContext, cluster: Any, kind: str, spec: ClusterSpec | None, consent: tuple[str, ...]
+    ) -> OperationRequest:
+        now = self._clock()
+        new = rows.NewOperation(
+            id=f"{kind}-{secrets.token_hex(6)}",
+            request_id=ctx.request_id,
+            step=ctx.step,
+            cluster_id=cluster.id,
+            stack=cluster.stack,
+            kind=kind,
+            owner=f"{self._owner.pid}:{self._owner.start_ticks}",
+            boot_id=self._owner.boot_id,
+            lease_until=now + DEADLINE_S,
+            started_at=now,
+        )
+        fence = await self._db.write(lambda db: rows.begin(db, new))
+        return OperationRequest(
+            id=new.id,
+            kind=kind,  # type: ignore[arg-type]
+            stack=cluster.stack,
+            spec=spec,
+            deadline=now + DEADLINE_S,
+            fence=fence,
+            consent=consent,
+        )
+
+    async def settle(self, ctx: StepContext) -> None:
+        """End what an earlier server left running for this request, so that nobody works on the stack but us."""
+        left = await self._db.read(lambda db: [row for row in rows.running(db) if row.request_id == ctx.request_id])
+        for row in left:
+            result = await self._launcher.settle(row.id)
+            if result is None:
+                ctx.say(f"Operation {row.id} was interrupted; it is recovered and run again")
+                result = OperationResult("failed", row.fence, "engine", "interrupted: its server died")
+            await self._end(row.id, row.fence, result, lost=result.message.startswith("interrupted"))
+
+    async def _end(self, operation_id: str, fence: int, result: OperationResult, *, lost: bool = False) -> None:
+        if result.fence != fence:
+            _say.warning("a stale result is ignored", operation=operation_id, fence=fence, got=result.fence)
+            result = OperationResult("failed", fence, "engine", f"the result was of fence {result.fence}, not {fence}")
+        await self._db.write(
+            lambda db: rows.end(
+                db,
+                operation_id,
+                fence,
+                "lost" if lost else result.outcome,
+                at=self._clock(),
+                version=result.version,
+                changes=dict(vars(result.changes)),
+                failure_kind=result.kind,
+                message=result.message,
+            )
+        )
+
+
+class _Relay:
+    """Turns a worker's events into lines of the request's log."""
+
+    def __init__(self, ctx: StepContext, operation_id: str, kind: str) -> None:
+        self._ctx = ctx
+        self._id = operation_id
+        self._kind = kind
+
+    def operation(self, state: str) -> None:
+        self._ctx.emit("operation", id=self._id, operation=self._kind, state=state)
+
+    def __call__(self, event: OperationEvent) -> None:
+        if event.kind in ("began", "done", "failed"):
+            kind, name = _urn_parts(event.urn)
+            self._ctx.emit(
+                "resource", urn=event.urn, type=kind, name=name, op=event.op, state=event.kind, text=event.text
+            )
+        elif event.kind in ("diagnostic", "recover") and event.text:
+            self._ctx.say(event.text)
+
+
+def _urn_parts(urn: str) -> tuple[str, str]:
+    """Type and name at the end of ``urn:pulumi:stack::project::parent$type::name``."""
+    parts = urn.split("::")
+    return (parts[2].rpartition("$")[2], parts[-1]) if len(parts) >= 4 else ("", urn)

@@ -1,0 +1,172 @@
+"""Bringing a cluster up, once: the operation, what to do when it fails, and the row that says how it stands.
+
+The fast way: a cluster that is UP, whose spec did not change and whose agent answers, needs no operation at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+from skyinfra.model.spec import ClusterSpec
+from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.demand import Demand
+from skyinfra.server.fleet.down import Undertaker
+from skyinfra.server.fleet.operate import Operator
+from skyinfra.server.fleet.outcomes import Next, error_of, failure, next_move
+from skyinfra.server.fleet.ports import AgentError, Unreachable
+from skyinfra.server.fleet.reach import Reach
+from skyinfra.server.requests.steps import StepContext
+from skyinfra.stacks.operation import OperationResult
+from skyinfra.store import clusters as rows
+from skyinfra.store.database import Database
+
+__all__ = ["Provision"]
+
+SHORTAGE_S = 600.0
+PAUSES_S = (1.0, 3.0, 8.0)
+HEALTH_S = 2.0
+INIT, UP = ClusterStatus.INIT.name, ClusterStatus.UP.name
+
+
+class Provision:
+    def __init__(
+        self,
+        db: Database,
+        clusters: Clusters,
+        operator: Operator,
+        reach: Reach,
+        undertaker: Undertaker,
+        agent_version: str,
+    ) -> None:
+        self._db = db
+        self._clusters = clusters
+        self._operator = operator
+        self._reach = reach
+        self._undertaker = undertaker
+        self._agent_version = agent_version
+
+    async def settle(self, ctx: StepContext) -> None:
+        await self._operator.settle(ctx)
+
+    async def bring_up(
+        self, ctx: StepContext, cluster_id: str, *, attempt: int | None, demand: Demand | None = None
+    ) -> dict[str, Any]:
+        """UP when it returns `{"ok": …}`; `{"failed": …}` when another candidate should be tried.
+
+        `attempt` is None for a cluster that existed: it is never moved. Raises the public error of any other failure.
+        """
+        cluster = await self._clusters.by_id(cluster_id)
+        assert cluster is not None, "the lane is ours, so the row cannot have gone"
+        spec = dataclasses.replace(ClusterSpec.from_json(cluster.spec), agent_version=self._agent_version)
+        unchanged = demand is not None and cluster.config_hash == demand.config_hash
+        if cluster.status == UP:
+            if spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json() and await self.answers(cluster):
+                ctx.say(f"Cluster {cluster.name} is up")
+                return {"ok": True, "operation": False, "unchanged": unchanged}
+            spec = await self._mark_dead_agents(cluster, spec)
+        await self._clusters.change(
+            cluster_id, ("provision", "an operation begins"), spec=spec.to_json(), init_kind="launching", status=INIT
+        )
+        result = await self._up(ctx, cluster, spec)
+        if result.outcome == "succeeded":
+            await self._record_up(ctx, cluster, result, attempt)
+            return {"ok": True, "operation": True, "unchanged": unchanged}
+        return await self._failed(ctx, cluster, result, attempt)
+
+    async def answers(self, cluster: Any) -> bool:
+        """Whether the head's agent is there, of the boot and generation that the spec asks for."""
+        slot = cluster.spec["slots"][0]
+        try:
+            async with self._reach.head(cluster) as agent:
+                health = await asyncio.wait_for(agent.health(), HEALTH_S)
+        except (Unreachable, AgentError, TimeoutError):
+            return False
+        return (health.boot, health.generation) == (cluster.spec["boot"], slot["agent_generation"])
+
+    async def _mark_dead_agents(self, cluster: Any, spec: ClusterSpec) -> ClusterSpec:
+        """An agent that does not answer is brought back by raising its generation; its machine and jobs stay."""
+        if await self.answers(cluster):
+            return spec
+        generation = spec.slots[0].agent_generation + 1
+        return spec.with_slot(0, agent_generation=generation)
+
+    async def _up(self, ctx: StepContext, cluster: Any, spec: ClusterSpec) -> OperationResult:
+        """One `up`, repeated as its failure says."""
+        pauses = iter(PAUSES_S)
+        once_more = True
+        while True:
+            result = await self._operator.run(ctx, cluster, "up", spec)
+            move = None if result.outcome == "succeeded" else next_move(result)
+            if move is Next.AGAIN:
+                pause = next(pauses, None)
+                if pause is not None:
+                    ctx.say(f"{result.message}; tries again in {pause:g} s")
+                    await asyncio.sleep(pause)
+                    continue
+            elif move is Next.ONCE_MORE and once_more:
+                once_more = False
+                ctx.say(f"{result.message}; recovers and tries once more")
+                continue
+            return result
+
+    async def _record_up(self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None) -> None:
+        nodes = [dict(node) for node in result.nodes]
+        await self._clusters.change(
+            cluster.id,
+            ("up", f"up with {len(nodes)} node(s)"),
+            status=UP,
+            nodes=nodes,
+            init_kind=None,
+            status_reason="",
+            ever_up=True,
+            cordoned=None,
+            launched_at=cluster.launched_at or ctx.now(),
+        )
+        row = await self._clusters.by_id(cluster.id)
+        await self._reach.patiently(ctx, row, lambda agent: self._reach.configure(agent, row, nodes))
+        if attempt is not None:
+            await self._db.write(lambda db: rows.end_attempt(db, ctx.request_id, attempt, "succeeded", ctx.now()))
+        ctx.say(f"Cluster {cluster.name} is up")
+
+    async def _failed(
+        self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None
+    ) -> dict[str, Any]:
+        """A cluster that never was up is taken away again, proven empty; one that was keeps what it has, in INIT."""
+        ctx.say(f"Cluster {cluster.name} failed to come up: {result.message}")
+        if attempt is not None:
+            await self._note_failed_attempt(ctx, cluster, result, attempt)
+        if cluster.ever_up:
+            await self._clusters.change(
+                cluster.id, ("up_failed", result.message), init_kind="unhealthy", status_reason=result.message
+            )
+            raise error_of(result, cluster.name, "up")
+        left = await self._undertaker.destroy(ctx, cluster)
+        if left is not None:
+            await self._clusters.change(cluster.id, ("cleanup_failed", left.message), status_reason=result.message)
+            raise error_of(left, cluster.name, "destroy") from error_of(result, cluster.name, "up")
+        if attempt is not None and next_move(result) is Next.OTHER_PLACE:
+            return {"failed": failure(result)}
+        row = await self._clusters.by_id(cluster.id)
+        if row is not None:
+            await self._clusters.remove(row, f"never came up: {result.message}")
+        raise error_of(result, cluster.name, "up")
+
+    async def _note_failed_attempt(self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int) -> None:
+        slot = cluster.spec["slots"][0]
+        short = next_move(result) is Next.OTHER_PLACE
+
+        def write(db: Any) -> None:
+            rows.end_attempt(db, ctx.request_id, attempt, "failed", ctx.now(), result.kind, result.message)
+            if short:
+                where = (cluster.spec["cloud"], cluster.spec.get("region") or "", _what(slot))
+                rows.remember_shortage(db, *where, ctx.now() + SHORTAGE_S, result.message)
+
+        await self._db.write(write)
+
+
+def _what(slot: dict[str, Any]) -> str:
+    """What a shortage is a shortage of."""
+    return f"{slot['gpus'][0]}:{slot['gpus'][1]}" if slot["gpus"] else slot["instance_type"]

@@ -1,0 +1,125 @@
+"""Reaching agents: who to talk to for a cluster, and patience while one is being brought back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from skyinfra.model.exceptions import ClusterNotUpError, with_hint
+from skyinfra.model.states import ClusterStatus
+from skyinfra.runtime.protocol import FilesApply, NodeConfig
+from skyinfra.server.blobs import Blobs
+from skyinfra.server.fleet.clusters import Clusters, handle_of
+from skyinfra.server.fleet.ports import Agent, AgentError, Connect, Unreachable
+from skyinfra.server.requests.steps import Park, StepContext
+
+__all__ = ["Reach"]
+
+T = TypeVar("T")
+
+PATIENCE_S = 30.0
+ASK_AGAIN_S = 0.5
+WORKDIR = "~/sky_workdir"
+
+
+class Reach:
+    def __init__(self, clusters: Clusters, connect: Connect, blobs: Blobs) -> None:
+        self._clusters = clusters
+        self._connect = connect
+        self._blobs = blobs
+        self._known: dict[str, tuple[Any, Agent]] = {}
+
+    @asynccontextmanager
+    async def head(self, cluster: Any) -> AsyncIterator[Agent]:
+        """The head's agent, on the connections kept for it. Raises `Unreachable` when the cluster has no node."""
+        channel = cluster.nodes[0].get("channel") if cluster.nodes else None
+        kept = self._known.get(cluster.id)
+        if kept is None or kept[0] != channel:
+            agent = await self._open(cluster)
+            if kept is not None:
+                await kept[1].aclose()
+            self._known[cluster.id] = kept = (channel, agent)
+        yield kept[1]
+
+    @asynccontextmanager
+    async def own_connection(self, cluster: Any) -> AsyncIterator[Agent]:
+        """The head's agent on a connection that nobody else waits for. Raises as `head`."""
+        agent = await self._open(cluster)
+        try:
+            yield agent
+        finally:
+            await agent.aclose()
+
+    async def _open(self, cluster: Any) -> Agent:
+        if not cluster.nodes:
+            raise Unreachable(f"cluster {cluster.name} has no node")
+        token = await self._clusters.token(cluster.id)
+        return await self._connect(cluster.nodes[0], token.reveal())
+
+    async def forget(self, cluster_id: str) -> None:
+        """Close what is kept for a cluster that is gone."""
+        kept = self._known.pop(cluster_id, None)
+        if kept is not None:
+            await kept[1].aclose()
+
+    async def close(self) -> None:
+        for cluster_id in list(self._known):
+            await self.forget(cluster_id)
+
+    async def patiently(self, ctx: StepContext, cluster: Any, call: Callable[[Agent], Awaitable[T]]) -> T:
+        """`call` on the head's agent; while nobody answers the step parks, at most `PATIENCE_S` in all.
+
+        Raises `ClusterNotUpError` when nobody answered, or when the cluster is going down.
+        """
+        try:
+            async with self.head(cluster) as agent:
+                return await call(agent)
+        except Unreachable as error:
+            since = ctx.memory.setdefault("unreachable_since", ctx.now())
+            if ctx.now() - since < PATIENCE_S:
+                raise Park(ctx.now() + ASK_AGAIN_S, f"waits for the agent of {cluster.name}: {error}") from error
+            raise with_hint(
+                ClusterNotUpError(
+                    f"Cluster '{cluster.name}' is not reachable: {error}",
+                    ClusterStatus[cluster.status],
+                    handle_of(cluster),
+                ),
+                f"`skyinfra launch -c {cluster.name} …` brings it up again, `skyinfra down {cluster.name}` removes it",
+            ) from error
+        except AgentError as error:
+            if error.type != "draining":
+                raise
+            raise ClusterNotUpError(
+                f"Cluster '{cluster.name}' takes no new jobs: it is going down.", ClusterStatus.UP, handle_of(cluster)
+            ) from error
+
+    async def configure(self, agent: Agent, cluster: Any, nodes: list[dict[str, Any]]) -> None:
+        """Tell the head its place: the node table, the cluster's name, its share of the machine."""
+        slot = cluster.spec["slots"][0]
+        facts = {"cluster_name": cluster.name, "cloud": cluster.spec["cloud"], "region": cluster.spec["region"]}
+        table = [{"slot": n["slot"], "ip": n["internal_ip"], "port": 0} for n in nodes]
+        await agent.put_config(
+            NodeConfig(
+                node_table=table,
+                cluster={**facts, "zone": None},
+                cpus=slot["cpus"],
+                gpus=list((nodes[0].get("gpus") or []) if nodes else []),
+            )
+        )
+
+    async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Send the trees and have them put in place; returns the destinations. Idempotent.
+
+        Raises `ValueError` when a tree is not on the server any more.
+        """
+        if not blobs:
+            return []
+        for destination, blob in blobs.items():
+            if not self._blobs.has(blob["digest"]):
+                raise ValueError(f"the files for {destination} are not on the server: send them again")
+            await agent.put_file(blob["digest"], Path(self._blobs.path(blob["digest"])))
+        trees = [{"digest": b["digest"], "dest": destination, "kind": b["kind"]} for destination, b in blobs.items()]
+        await agent.apply(FilesApply(trees=trees))
+        return list(blobs)

@@ -1,0 +1,180 @@
+"""One watcher per cluster that is UP: mirrors its agent's ledger, notices its death, and asks for what follows.
+
+A watcher changes no stack itself: it submits an internal request (`revive`, `down`), which takes the lane like others.
+It re-reads the cluster's row each time round, so that a change made elsewhere is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from skyinfra.model.states import ClusterStatus
+from skyinfra.runtime.protocol import FINAL_STATES, HEARTBEAT_S, Event
+from skyinfra.server import log as server_log
+from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.ports import Agent, AgentError, Unreachable
+from skyinfra.server.fleet.reach import Reach
+from skyinfra.store import clusters as rows
+from skyinfra.store import jobs as mirror
+from skyinfra.store.database import Database
+
+__all__ = ["Watchers"]
+
+_say = server_log.get("watch")
+
+SILENCE_S = 2.5 * HEARTBEAT_S
+LOOK_AGAIN_S = 30.0
+COMES_BACK_S = 1.0
+ASK_EVERY_S = 0.2
+Submit = Callable[[str, Any, dict[str, Any]], Awaitable[None]]
+"""`(verb, cluster row, body)`: an internal request, awaited to its end."""
+
+
+class Watchers:
+    def __init__(
+        self,
+        db: Database,
+        clusters: Clusters,
+        reach: Reach,
+        submit: Submit,
+        minute_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db = db
+        self._clusters = clusters
+        self._reach = reach
+        self._submit = submit
+        self._minute_s = minute_s
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def look(self) -> None:
+        """Something about the clusters changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep one task per cluster that is UP, until cancelled."""
+        try:
+            while True:
+                self._changed.clear()
+                await self._reconcile()
+                try:
+                    await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN_S)
+                except TimeoutError:
+                    pass  # the slow look under the hints
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _reconcile(self) -> None:
+        wanted = {row.id for row in await self._clusters.all() if _watched(row)}
+        for cluster_id in [i for i, task in self._tasks.items() if i not in wanted or task.done()]:
+            task = self._tasks.pop(cluster_id)
+            task.cancel()
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                _say.error("a watcher failed; it starts again", cluster=cluster_id, exc_info=task.exception())
+        for cluster_id in wanted - self._tasks.keys():
+            self._tasks[cluster_id] = asyncio.create_task(self._watch(cluster_id), name=f"watch {cluster_id}")
+
+    # --- one cluster -------------------------------------------------------------------------------------------------
+
+    async def _watch(self, cluster_id: str) -> None:
+        while True:
+            cluster = await self._clusters.by_id(cluster_id)
+            if cluster is None or not _watched(cluster):
+                return
+            try:
+                async with self._reach.head(cluster) as agent:
+                    await self._follow(cluster, agent)
+            except (Unreachable, AgentError) as error:
+                _say.info("an event stream ended", cluster=cluster.name, why=str(error))
+            if not await self._comes_back(cluster_id):
+                await self._revive(cluster_id)
+            await asyncio.sleep(ASK_EVERY_S)  # an agent that answers but streams nothing must not make this spin
+
+    async def _follow(self, cluster: Any, agent: Agent) -> None:
+        """Until the stream ends or falls silent. Events that arrive together are stored together."""
+        arrived: asyncio.Queue[Event | None] = asyncio.Queue()
+        reader = asyncio.create_task(_read_events(agent, cluster.events_seq, arrived))
+        try:
+            while True:
+                batch = [await asyncio.wait_for(arrived.get(), SILENCE_S)]
+                while not arrived.empty():
+                    batch.append(arrived.get_nowait())
+                await self._store(cluster, [event for event in batch if event is not None])
+                if None in batch:
+                    await reader  # raises what ended it
+                    return
+        except TimeoutError:
+            raise Unreachable(f"no heartbeat for {SILENCE_S:g} s") from None
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _store(self, cluster: Any, events: list[Event]) -> None:
+        changes = [event.body for event in events if event.kind == "job"]
+        seq = max((event.seq for event in events if event.kind != "heartbeat"), default=0)
+        if seq:
+
+            def write(db: Any) -> None:
+                if rows.by_id(db, cluster.id) is not None:
+                    mirror.mirror(db, cluster.id, changes, self._clock())
+                    rows.saw_events(db, cluster.id, seq)
+
+            await self._db.write(write)
+        if any(event.kind in ("heartbeat", "idle") for event in events):
+            await self._maybe_go_down(cluster.id)
+
+    async def _comes_back(self, cluster_id: str) -> bool:
+        """Whether the agent answers within a moment: it may only have been started anew, or the cluster be going."""
+        deadline = time.monotonic() + COMES_BACK_S
+        while True:
+            cluster = await self._clusters.by_id(cluster_id)
+            if cluster is None or not _watched(cluster):
+                return True
+            try:
+                async with self._reach.head(cluster) as agent:
+                    await asyncio.wait_for(agent.health(), COMES_BACK_S)
+                    return True
+            except (Unreachable, AgentError, TimeoutError):
+                if time.monotonic() > deadline:
+                    return False
+            await asyncio.sleep(ASK_EVERY_S)
+
+    async def _revive(self, cluster_id: str) -> None:
+        cluster = await self._clusters.by_id(cluster_id)
+        if cluster is not None and _watched(cluster):
+            _say.warning("an agent is gone; it is brought back", cluster=cluster.name)
+            await self._submit("revive", cluster, {})
+
+    async def _maybe_go_down(self, cluster_id: str) -> None:
+        """Carry out `down` when idle: every job ended, and nothing happened for the idle minutes."""
+        cluster = await self._clusters.by_id(cluster_id)
+        if cluster is None or not cluster.to_down or cluster.autostop < 0 or cluster.status != ClusterStatus.UP.name:
+            return
+        jobs = await self._db.read(lambda db: mirror.of_cluster(db, cluster_id))
+        if any(job["state"] not in FINAL_STATES for job in jobs):
+            return
+        set_at = await self._db.read(lambda db: rows.last_event_at(db, cluster_id, "autostop"))
+        idle_since = max([set_at or 0.0, cluster.launched_at or 0.0, *(job["ended_at"] or 0.0 for job in jobs)])
+        if self._clock() - idle_since >= cluster.autostop * self._minute_s:
+            _say.info("an idle cluster goes down", cluster=cluster.name)
+            await self._submit("down", cluster, {"only_if_idle": True})
+
+
+async def _read_events(agent: Agent, after: int, into: asyncio.Queue[Event | None]) -> None:
+    """Reading and storing are apart, so that a slow disk does not look like a silent agent."""
+    try:
+        async for event in agent.events(after):
+            into.put_nowait(event)
+    finally:
+        into.put_nowait(None)
+
+
+def _watched(row: Any) -> bool:
+    return row.status == ClusterStatus.UP.name and bool(row.nodes) and row.cordoned is None

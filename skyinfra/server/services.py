@@ -1,0 +1,127 @@
+"""The composition root: everything a server owns, started in order and stopped in the reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from typing import Any
+
+from skyinfra.runtime.package import agent_version
+from skyinfra.server import log as server_log
+from skyinfra.server.blobs import Blobs
+from skyinfra.server.fleet.fleet import Fleet
+from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
+from skyinfra.server.fleet.watch import Watchers
+from skyinfra.server.identity import SYSTEM, Principal, Tokens, ensure_server_id
+from skyinfra.server.requests.engine import Incoming, RequestEngine
+from skyinfra.server.requests.log import RequestLogs
+from skyinfra.server.requests.retention import keep_house
+from skyinfra.server.requests.ring import ReadRing
+from skyinfra.server.settings import Settings
+from skyinfra.server.vault import Vault, private_folder
+from skyinfra.store.database import Database
+from skyinfra.wire import versions
+
+__all__ = ["Services"]
+
+_say = server_log.get("server")
+_WAIT_FOR_EVER_S = 10 * 365 * 86400.0
+
+
+class Services:
+    """Build, `start`, serve, `stop`. `stop_asked` is set when somebody wants the server to end."""
+
+    def __init__(self, settings: Settings, launcher: Launcher, connect: Connect, cloud: Cloud) -> None:
+        self.settings = settings
+        home = settings.home
+        private_folder(home.root)
+        self.started_at = time.time()
+        self.server_id = ensure_server_id(home.server_id)
+        self.tokens = Tokens.open(home.token, Principal(settings.user_id, settings.user_name))
+        vault = Vault.open(home.secrets_key)
+        self.db = Database(settings.database_url)
+        self.logs = RequestLogs(home.request_logs)
+        self.blobs = Blobs(home.blobs)
+        self.ring = ReadRing()
+        self.fleet = Fleet(
+            settings, self.db, vault, self.blobs, launcher, connect, cloud, self.server_id, agent_version()
+        )
+        self.engine = RequestEngine(self.db, vault, self.logs, self.fleet.handlers)
+        self.watchers = Watchers(
+            self.db, self.fleet.clusters, self.fleet.reach, self._submit_internal, settings.minute_s
+        )
+        self.fleet.clusters.on_change = self.watchers.look
+        self.stop_asked = asyncio.Event()
+        self._launcher = launcher
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Everything but HTTP. Unfinished requests go on from here."""
+        await self.db.open()
+        await self._launcher.start()
+        resumed = await self.engine.resume()
+        self._tasks = [
+            asyncio.create_task(self.watchers.run(), name="watchers"),
+            asyncio.create_task(keep_house(self.settings, self.db, self.logs, self.blobs), name="housekeeping"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._essential)
+        _say.info("started", home=str(self.settings.home.root), resumed=resumed)
+
+    def _essential(self, task: asyncio.Task[None]) -> None:
+        """A task that should never end did: say so and stop, rather than go on half alive."""
+        if not task.cancelled() and task.exception() is not None:
+            _say.error("an essential task died; the server stops", task=task.get_name(), exc_info=task.exception())
+            self.stop_asked.set()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.shutdown(self.settings.shutdown_grace_s)
+        await self._launcher.stop(self.settings.shutdown_grace_s)
+        await self.fleet.reach.close()
+        await self.db.close()
+        _say.info("stopped")
+
+    def ask_to_stop(self) -> None:
+        self.stop_asked.set()
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "api": versions.API_VERSION,
+            "min_api": versions.MIN_API_VERSION,
+            "version": versions.PRODUCT_VERSION,
+            "commit": "",
+            "server_id": self.server_id,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+            "home": str(self.settings.home.root),
+            "user": {"id": self.settings.user_id, "name": self.settings.user_name},
+        }
+
+    async def doctor(self) -> dict[str, Any]:
+        return await self.fleet.doctor(self.engine.lanes.held())
+
+    async def _submit_internal(self, verb: str, cluster: Any, body: dict[str, Any]) -> None:
+        """A request of the server's own, awaited to its end."""
+        request_id = str(uuid.uuid4())
+        full = {"cluster_name": cluster.name, "workspace": cluster.workspace, **body}
+        await self.engine.accept(
+            Incoming(
+                id=request_id,
+                key=request_id,
+                verb=verb,
+                principal=SYSTEM,
+                workspace=cluster.workspace,
+                cluster_name=cluster.name,
+                body=full,
+                display=full,
+                entrypoint=f"skyinfra ({verb})",
+                fingerprint=request_id.encode(),
+                internal=True,
+            )
+        )
+        await self.engine.wait(request_id, _WAIT_FOR_EVER_S)

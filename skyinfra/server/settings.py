@@ -1,0 +1,61 @@
+"""What a server is told at its start: defaults < environment < flags. Only this module reads the environment."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from skyinfra.model.home import Home
+
+__all__ = ["Settings"]
+
+DEFAULT_PORT = 46590
+DEFAULT_WORKSPACE = "default"
+DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    home: Home
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    database_url: str = ""
+    user_id: str = ""
+    user_name: str = ""
+    minute_s: float = 60.0
+    """How long a minute of idleness lasts; tests shorten it."""
+    shutdown_grace_s: float = 10.0
+    retention_s: float = 30 * DAY_S
+    retention_bytes: int = 1 << 30
+    blob_keep_s: float = DAY_S
+
+    @classmethod
+    def build(cls, env: Mapping[str, str] = os.environ, host: str | None = None, port: int | None = None) -> Settings:
+        home = Home.from_env(env)
+        name = env.get("USER") or getpass.getuser()
+        return cls(
+            home=home,
+            host=host or "127.0.0.1",
+            port=DEFAULT_PORT if port is None else port,
+            database_url=env.get("SKYINFRA_DB_URL") or f"sqlite:///{home.database}",
+            user_id=env.get("SKYPILOT_USER_ID") or _user_hash(name),
+            user_name=env.get("SKYPILOT_USER") or name,
+            minute_s=float(env.get("SKYINFRA_MINUTE_S") or 60.0),
+        )
+
+
+def _user_hash(name: str) -> str:
+    """8 hex characters for a login on a host, kept by SkyPilot in a file: reuse it where there is one."""
+    kept = Path("~/.sky/user_hash").expanduser()
+    try:
+        text = kept.read_text().strip()
+    except OSError:
+        text = ""
+    if len(text) == 8 and all(c in "0123456789abcdef" for c in text):
+        return text
+    return hashlib.md5(f"{name}@{socket.gethostname()}".encode(), usedforsecurity=False).hexdigest()[:8]
