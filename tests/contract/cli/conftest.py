@@ -79,6 +79,7 @@ class FakeServer:
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     files: bytes = b""
+    entries: list[dict[str, Any]] = field(default_factory=list)
     error: dict[str, Any] | None = None
     cut_streams: list[int] = field(default_factory=list)
     drop_replies: int = 0
@@ -234,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
             case ["clusters", name, "jobs", job_id, *rest]:
                 self.job(name, job_id, rest, query)
             case ["doctor"]:
-                self.send(200, {"processes": [{"pid": 7, "owner": "server"}], "folders": []})
+                self.send(200, {"home": "/h", "clusters": [], "entries": self.fake.entries})
             case _:
                 self.fail(404, "RuntimeError", f"no such call: {self.path}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -108,9 +109,18 @@ def test_api_logs_shows_a_requests_lines_and_fails_for_an_unknown_one(server: An
     assert (screen.stderr, screen.code) == ("error: no request match zz\n", 1)
 
 
-def test_doctor_exits_1_when_something_belongs_to_nobody(server: Any, sky: Sky) -> None:
+def test_doctor_exits_1_when_something_belongs_to_nobody_but_not_for_the_command_itself(server: Any, sky: Sky) -> None:
+    server.entries = [
+        {"kind": "node", "id": "c-1", "owner": "cluster:c", "note": ""},
+        {"kind": "process", "id": str(os.getpid()), "owner": None, "note": "skyinfra doctor"},
+    ]
     screen = sky("doctor")
-    assert (screen.stdout, screen.code) == ("processes\nPID  OWNER\n7    server\n\n", 0)
+    assert screen.stdout == "KIND  ID   OWNER      NOTE\nnode  c-1  cluster:c  -\n"
+    assert (screen.stderr, screen.code) == ("Everything here belongs to somebody.\n", 0)
+    server.entries.append({"kind": "process", "id": "1", "owner": None, "note": "stray"})
+    screen = sky("doctor", "-o", "json")
+    assert [entry["id"] for entry in json.loads(screen.stdout)["entries"]] == ["c-1", "1"]
+    assert screen.code == 1
 
 
 def test_help_lists_every_command_and_imports_none_of_them(sky: Sky) -> None:
