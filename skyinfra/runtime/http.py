@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 MAX_HEAD_BYTES = 32768
 MAX_JSON_BYTES = 16 << 20
 READ_BYTES = 262144
+LINGER_S = 2.0
 _REASONS = {200: "OK", 201: "Created", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 409: "Conflict"}
 
 
@@ -160,7 +161,25 @@ class HttpServer:
         if response.body and (request is None or request.method != "HEAD"):
             writer.write(response.body)
         await writer.drain()
+        if request is not None and not request.consumed:
+            await _linger(reader, writer)
         return keep
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Swallow the rest of a refused body: closing at once would break the peer's write before it reads the answer."""
+    writer.write_eof()
+    loop = asyncio.get_event_loop()
+    timer = loop.call_later(LINGER_S, writer.close)
+    left = MAX_JSON_BYTES
+    try:
+        while left > 0 and not writer.is_closing():
+            data = await reader.read(READ_BYTES)
+            if not data:
+                return
+            left -= len(data)
+    finally:
+        timer.cancel()
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:

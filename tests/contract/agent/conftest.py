@@ -1,0 +1,231 @@
+"""A real agent process per test or per module, under each Python found here, with a small client for it.
+
+Every reply is checked against the committed JSON Schema. At the end the node is killed and a scan of /proc proves that
+nothing of it is left.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from skyinfra.runtime import package, procs, schema
+
+TOKEN = "t0ken-of-this-node"
+DEADLINE_S = 20.0
+FINAL = {"FAILED_DRIVER", "SUCCEEDED", "FAILED", "FAILED_SETUP", "CANCELLED"}
+SCHEMA = schema.document()
+REPLIES = (
+    ("GET", r"/health", "Health"),
+    ("POST", r"/jobs", "Submitted"),
+    ("GET", r"/jobs(\?.*)?", "Jobs"),
+    ("GET", r"/jobs/\d+", "JobRow"),
+    ("POST", r"/jobs/\d+/cancel", "JobRow"),
+)
+
+
+def validate(name, value):
+    jsonschema.validate(value, {"$ref": f"#/$defs/{name}", "$defs": SCHEMA["$defs"]})
+
+
+def pythons():
+    """(version, path) of every Python 3.8 to 3.13 here, this one first, then the oldest first."""
+    found = {sys.version_info[:2]: sys.executable}
+    roots = [Path("~/.pyenv/versions").expanduser().glob("*/bin"), map(Path, os.environ["PATH"].split(":"))]
+    for folder in (folder for root in roots for folder in root):
+        for minor in range(8, 14):
+            path = folder / f"python3.{minor}"
+            # pyenv's shims start whatever is selected now
+            if "shims" not in path.parts and (3, minor) not in found and os.access(path, os.X_OK):
+                found[3, minor] = str(path)
+    here = found.pop(sys.version_info[:2])
+    return [(sys.version_info[:2], here), *sorted(found.items())]
+
+
+def pytest_generate_tests(metafunc):
+    if "python" in metafunc.fixturenames:
+        cases = [
+            pytest.param(path, id="py{}.{}".format(*version), marks=[pytest.mark.slow] if place > 1 else [])
+            for place, (version, path) in enumerate(pythons())
+        ]
+        metafunc.parametrize("python", cases, scope="module")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("agent", timeout=DEADLINE_S)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Node:
+    """One node folder and its agent. `start` may be called again: a replacement of the same node."""
+
+    def __init__(self, root, python):
+        self.root, self.python = Path(root), python
+        self.state, self.home, self.faults = self.root / "agent", self.root / "home", self.root / "faults"
+        self.socket = str(self.root / "s" / "a.sock")
+        self.state.mkdir(mode=0o700)
+        self.faults.mkdir()
+        (self.state / "token").write_text(TOKEN)
+        self.pyz = package.build(Path(tempfile.gettempdir()) / f"skyinfra-agent-tests-{os.getuid()}")
+        self.process = None
+        self.env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "SKYINFRA_HOME": str(self.root)}
+
+    def argv(self, *, boot=1, generation=1, cpus=4, gpus="", extra=()):
+        argv = [self.python, str(self.pyz), "serve", "--state", str(self.state), "--home", str(self.home)]
+        argv += ["--socket", self.socket, "--boot", str(boot), "--generation", str(generation), "--cpus", str(cpus)]
+        return [*argv, "--gpus", gpus, *extra]
+
+    def start(self, faults=False, **options):
+        env = dict(self.env, **({"SKYINFRA_FAULTS": str(self.faults)} if faults else {}))
+        with open(self.root / "agent.log", "a") as log:
+            self.process = subprocess.Popen(
+                self.argv(**options), env=env, stderr=log, stdout=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        def ready():
+            assert self.process.poll() is None, (self.root / "agent.log").read_text()
+            with contextlib.suppress(OSError):
+                return self.get("/health")["pid"] == self.process.pid
+            return False
+
+        self.until(ready)
+
+    def until(self, condition, deadline_s=DEADLINE_S):
+        """The condition's first true value; fails at the deadline."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.01)
+        log = (self.root / "agent.log").read_text()
+        pytest.fail(f"not so within {deadline_s} s: {condition}; agent.log:\n{log}")
+        return None
+
+    # --- HTTP
+
+    def connect(self):
+        return UnixConnection(self.socket)
+
+    def request(self, method, path, body=None, headers=None, token=TOKEN):
+        conn = self.connect()
+        raw = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        conn.request(method, "/v1" + path, raw, {"Authorization": "Bearer " + token, **(headers or {})})
+        return conn.getresponse()
+
+    def call(self, method, path, body=None, **kw):
+        """(status, JSON), checked against the schema."""
+        reply = self.request(method, path, body, **kw)
+        value = json.loads(reply.read() or b"{}")
+        if reply.status >= 400:
+            if method != "HEAD":
+                validate("Error", value)
+        else:
+            for verb, pattern, name in REPLIES:
+                if verb == method and re.fullmatch(pattern, path):
+                    validate(name, value)
+        return reply.status, value
+
+    def get(self, path):
+        status, value = self.call("GET", path)
+        assert status == 200, value
+        return value
+
+    def submit(self, run="true", key=None, **fields):
+        self.keys = getattr(self, "keys", 0) + 1
+        body = {"key": key or f"key-{self.keys}", "run": run, **fields}
+        status, value = self.call("POST", "/jobs", body)
+        assert status == 200, value
+        return value["job_id"]
+
+    def job(self, job_id):
+        return self.get(f"/jobs/{job_id}")
+
+    def wait(self, job_id, states=FINAL):
+        states = {states} if isinstance(states, str) else states
+        return self.until(lambda: (row := self.job(job_id))["state"] in states and row)
+
+    def log(self, job_id, query=""):
+        reply = self.request("GET", f"/jobs/{job_id}/log?{query}")
+        assert reply.status == 200
+        return reply.read()
+
+    def finish(self, run="true", **fields):
+        """Submit, wait for the end: (row, log)."""
+        job_id = self.submit(run, **fields)
+        return self.wait(job_id), self.log(job_id)
+
+    # --- processes and faults
+
+    def crash(self, number=signal.SIGKILL):
+        os.kill(self.process.pid, number)
+        self.process.wait(DEADLINE_S)
+
+    def arm(self, name):
+        (self.faults / name).touch()
+
+    def reached(self, name):
+        """The pid of the process that stands at the boundary."""
+        found = self.until(lambda: list(self.faults.glob(name + ".reached.*")))
+        return int(found[0].name.rsplit(".", 1)[1])
+
+    def processes(self):
+        table = procs.snapshot()
+        return procs.marked(f"SKYINFRA_HOME={self.root}".encode(), table)
+
+    def kill(self, grace=8.0):
+        argv = [self.python, str(self.pyz), "kill", "--state", str(self.state), "--grace", str(grace)]
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=60)
+        if self.process is not None:
+            self.process.wait(DEADLINE_S)
+        return done.returncode, json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def _node(python):
+    root = tempfile.mkdtemp(prefix="sky-")  # short: a socket path ends at 108 bytes
+    node = Node(root, python)
+    try:
+        yield node
+        assert node.kill(grace=1.0)[1]["left"] == []
+        node.until(lambda: not node.processes(), 5.0)
+    finally:
+        for pid in node.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def node(python):
+    """Not started yet."""
+    with _node(python) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def agent(python):
+    """A running one with 4 CPUs and two GPUs, shared by the tests of a module."""
+    with _node(python) as made:
+        yield made.start(gpus="gpu-a,gpu-b")
