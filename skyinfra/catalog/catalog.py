@@ -58,8 +58,7 @@ class Catalog:
         A cloud's file is read when it is first asked about. Raises `KeyError` for a cloud with neither data nor a
         live catalog.
         """
-        sources = Sources.of_home(home) if home is not None else Sources(None, None)
-        return cls.from_sources(sources, clouds, live)
+        return cls.from_sources(Sources.of_home(home), clouds, live)
 
     @classmethod
     def from_sources(

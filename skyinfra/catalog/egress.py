@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["egress_cost", "transfer_s"]
+__all__ = ["cloud_of_uri", "egress_cost", "transfer_s"]
 
 _GBIT_PER_S = 10.0
 
@@ -17,6 +17,13 @@ _TIERS: dict[str, Sequence[tuple[float, float]]] = {
     "gcp": ((1024, 0.12), (10 * 1024, 0.11), (float("inf"), 0.08)),
     "azure": ((10 * 1024, 0.0875), (50 * 1024, 0.083), (150 * 1024, 0.07), (float("inf"), 0.05)),
 }
+
+
+def cloud_of_uri(uri: str) -> str | None:
+    """The cloud whose egress is paid for reading a URI; None for a place that charges none, or is not known."""
+    if uri.startswith("https://") and ".blob.core.windows.net" in uri.partition("//")[2].partition("/")[0]:
+        return "azure"
+    return {"s3": "aws", "gs": "gcp"}.get(uri.partition("://")[0])
 
 
 def egress_cost(source: str | None, target: str | None, gigabytes: float) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skyinfra.catalog.candidates import candidates_of
 from skyinfra.catalog.catalog import Catalog
-from skyinfra.catalog.choice import Puzzle, solve_chain, solve_general
+from skyinfra.catalog.egress import cloud_of_uri
 from skyinfra.catalog.objective import Ranked, Reservations, Value, edge_value, rank_candidates
 from skyinfra.model.exceptions import ResourcesUnavailableError, with_hint
 from skyinfra.model.states import OptimizeTarget
@@ -83,7 +83,7 @@ def plan_dag(
     blocked, reserved = list(blocked_resources or ()), reservations or {}
     tasks, edges = _ordered(dag)
     ranked = [plan_task(task, catalog, minimize, blocked, reserved) for task in tasks]
-    if dag.is_job_group() and len(tasks) > 1 and dag.inter_connection is not False:
+    if dag.is_job_group() and len(tasks) > 1 and dag.inter_connection_enabled():
         chosen, method = _choose_together(tasks, ranked), "group"
     elif len(tasks) == 1 and not _has_input(tasks[0]):
         chosen, method = [ranked[0][0]], "single"
@@ -113,26 +113,22 @@ def _hint(refusals: Sequence[object]) -> str:
 
 
 def _ordered(dag: Dag) -> tuple[list[Task], list[tuple[int, int]]]:
-    """Tasks in topological order, and the edges between their numbers. A single task needs no graph library."""
+    """Tasks in topological order, and the edges between their numbers."""
     if not dag.tasks:
         raise ValueError("the DAG has no tasks")
     if len(dag.tasks) == 1 or dag.is_job_group():
         return list(dag.tasks), []
-    import networkx
-
-    graph = dag.get_graph()
-    try:
-        tasks: list[Task] = list(networkx.lexicographical_topological_sort(graph, key=dag.tasks.index))
-    except networkx.NetworkXUnfeasible as exc:
-        raise ValueError("the DAG has a cycle") from exc
+    tasks = dag.topological_order()
     number = {task: n for n, task in enumerate(tasks)}
-    return tasks, sorted((number[u], number[v]) for u, v in graph.edges)
+    return tasks, sorted((number[u], number[v]) for u, v in dag.edges)
 
 
 def _choose(
     tasks: Sequence[Task], edges: Sequence[tuple[int, int]], ranked: Sequence[Sequence[Ranked]], target: OptimizeTarget
 ) -> tuple[list[Ranked], str]:
     """The best combination over clouds; what each task reads from outside is part of its own value."""
+    from skyinfra.catalog.choice import Puzzle, solve_chain, solve_general
+
     bests = [_best_by(one, lambda r: r.candidate.offer.cloud) for one in ranked]
     roots = set(range(len(tasks))) - {v for _, v in edges}
     options = [
@@ -210,9 +206,8 @@ def _input_value(task: Task, cloud: str, target: OptimizeTarget) -> Value:
     """What bringing a first task's input to a cloud adds; where the input lies is told by its URI."""
     if not _has_input(task):
         return _NOTHING
-    source = task.get_inputs_cloud()
-    name = None if source is None else source.canonical_name()
-    return edge_value(name, cloud, task.get_estimated_inputs_size_gigabytes() or 0.0, target)
+    source = cloud_of_uri(task.get_inputs() or "")
+    return edge_value(source, cloud, task.get_estimated_inputs_size_gigabytes() or 0.0, target)
 
 
 def _output_gb(task: Task) -> float:

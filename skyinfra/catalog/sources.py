@@ -1,17 +1,14 @@
 """Where a cloud's offers come from: refreshed files in the state folder before the data shipped with the package.
 
 Owns the files, their age, the user's own prices (`overrides`) and the cache of built tables. A cached table is named
-after its sources' path, size and time, so a changed file is simply another name; a cache that cannot be used or
+after its sources' number, size and time, so a changed file is simply another name; a cache that cannot be used or
 written only costs time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -48,10 +45,10 @@ class Sources:
     cache: Path | None
 
     @classmethod
-    def of_home(cls, home: Path) -> Sources:
-        """`<home>/catalog`, with built tables in the user's cache folder."""
+    def of_home(cls, home: Path | None) -> Sources:
+        """`<home>/catalog` (None: shipped data only), with built tables in the user's cache folder."""
         root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        return cls(home / "catalog", Path(root) / "skyinfra" / "catalog")
+        return cls(None if home is None else home / "catalog", Path(root) / "skyinfra" / "catalog")
 
     def clouds(self) -> list[str]:
         """Clouds that have a file, shipped or refreshed."""
@@ -70,6 +67,8 @@ class Sources:
         """Since when the prices hold; raises `KeyError` for a cloud without a file."""
         path = self.path(cloud)
         if path.parent == _DATA:
+            import json
+
             shipped: dict[str, str] = json.loads((_DATA / "as_of.json").read_text())
             return Age(cloud, date.fromisoformat(shipped[cloud]), False, path)
         return Age(cloud, datetime.fromtimestamp(path.stat().st_mtime, UTC).date(), True, path)
@@ -98,11 +97,11 @@ class Sources:
     def _kept_path(self, cloud: str) -> Path | None:
         if self.cache is None:
             return None
-        digest = hashlib.sha256()
+        marks = []
         for path in self._inputs(cloud):
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\n".encode())
-        return self.cache / f"{cloud}-{digest.hexdigest()[:20]}.table"
+            marks.append(f"{status.st_dev:x}.{status.st_ino:x}.{status.st_size:x}.{status.st_mtime_ns:x}")
+        return self.cache / f"{cloud}-{'-'.join(marks)}.table"
 
     def _inputs(self, cloud: str) -> Iterator[Path]:
         yield self.path(cloud)
@@ -123,6 +122,8 @@ def _read_kept(cloud: str, path: Path) -> Table | None:
 
 
 def _keep(table: Table, path: Path) -> None:
+    import tempfile
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".building-")
