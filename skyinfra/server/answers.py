@@ -45,6 +45,8 @@ _STATUS: dict[type[Exception], int] = {
 
 def status_of(error: Exception) -> int:
     """The nearest class that has a status decides; 500 is for what nobody expected."""
+    if isinstance(error, HttpError):
+        return error.status
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 

@@ -50,7 +50,7 @@ class Gate:
             self._admit(scope)
             await self._app(scope, receive, send_with_versions)
         except Exception as error:  # the outermost frame of a call
-            if status_of(error) == 500 and not hasattr(error, "status"):
+            if status_of(error) == 500:
                 _say.error("a call failed", path=scope["path"], exc_info=error)
             if started:
                 raise  # half an answer is out: only closing the connection says that it is not whole

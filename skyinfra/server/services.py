@@ -64,11 +64,15 @@ class Services:
         resumed = await self.engine.resume()
         self._tasks = [
             asyncio.create_task(self.watchers.run(), name="watchers"),
+            asyncio.create_task(self._settle_left(), name="settling"),
             asyncio.create_task(keep_house(self.settings, self.db, self.logs, self.blobs), name="housekeeping"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._essential)
         _say.info("started", home=str(self.settings.home.root), resumed=resumed)
+
+    async def _settle_left(self) -> None:
+        await self.fleet.operator.settle_left()
 
     def _essential(self, task: asyncio.Task[None]) -> None:
         """A task that should never end did: say so and stop, rather than go on half alive."""

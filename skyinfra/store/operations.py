@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
-from skyinfra.store.tables import operations
+from skyinfra.store.tables import operations, requests
 
 __all__ = ["NewOperation"]
 
@@ -67,6 +67,13 @@ def end(
 def running(db: Connection) -> list[Row[Any]]:
     """Operations without an outcome: after a restart, those whose worker must be settled first."""
     return list(db.execute(select(operations).where(operations.c.state == "running").order_by(operations.c.started_at)))
+
+
+def running_without_request(db: Connection) -> list[Row[Any]]:
+    """Running operations whose request is final, or forgotten: nobody else will look after them."""
+    active = select(requests.c.id).where(requests.c.status.in_(("PENDING", "WAITING", "RUNNING")))
+    query = select(operations).where(operations.c.state == "running", operations.c.request_id.not_in(active))
+    return list(db.execute(query))
 
 
 def of_step(db: Connection, request_id: str, step: str) -> list[Row[Any]]:

@@ -108,7 +108,7 @@ class Clusters:
             rows.insert_new(db, full, at)
             sealed.put(db, _owner(cluster_id), TOKEN, token, at)
 
-        await self._db.write(write)
+        await self._db.write(write, durable=True)
         self._changed()
         return cluster_id
 

@@ -104,7 +104,7 @@ class Operator:
             lease_until=now + DEADLINE_S,
             started_at=now,
         )
-        fence = await self._db.write(lambda db: rows.begin(db, new))
+        fence = await self._db.write(lambda db: rows.begin(db, new), durable=True)
         return OperationRequest(
             id=new.id,
             kind=kind,  # type: ignore[arg-type]
@@ -115,6 +115,15 @@ class Operator:
             consent=consent,
         )
 
+    async def settle_left(self) -> int:
+        """End the operations whose request is over: their server died at the worst moment. Returns how many."""
+        left = await self._db.read(rows.running_without_request)
+        for row in left:
+            result = await self._launcher.settle(row.id)
+            interrupted = OperationResult("failed", row.fence, "engine", "interrupted: its server died")
+            await self._end(row.id, row.fence, result or interrupted, lost=result is None)
+        return len(left)
+
     async def settle(self, ctx: StepContext) -> None:
         """End what an earlier server left running for this request, so that nobody works on the stack but us."""
         left = await self._db.read(lambda db: [row for row in rows.running(db) if row.request_id == ctx.request_id])
@@ -122,8 +131,8 @@ class Operator:
             result = await self._launcher.settle(row.id)
             if result is None:
                 ctx.say(f"Operation {row.id} was interrupted; it is recovered and run again")
-                result = OperationResult("failed", row.fence, "engine", "interrupted: its server died")
-            await self._end(row.id, row.fence, result, lost=result.message.startswith("interrupted"))
+            interrupted = OperationResult("failed", row.fence, "engine", "interrupted: its server died")
+            await self._end(row.id, row.fence, result or interrupted, lost=result is None)
 
     async def _end(self, operation_id: str, fence: int, result: OperationResult, *, lost: bool = False) -> None:
         if result.fence != fence:

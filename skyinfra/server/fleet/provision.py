@@ -64,7 +64,8 @@ class Provision:
         unchanged = demand is not None and cluster.config_hash == demand.config_hash
         if cluster.status == UP:
             if spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json() and await self.answers(cluster):
-                ctx.say(f"Cluster {cluster.name} is up")
+                # Again, although it is up: the server may have died between the row and the agent's configuration.
+                await self._settle_in(ctx, cluster, attempt)
                 return {"ok": True, "operation": False, "unchanged": unchanged}
             spec = await self._mark_dead_agents(cluster, spec)
         await self._clusters.change(
@@ -125,8 +126,11 @@ class Provision:
             cordoned=None,
             launched_at=cluster.launched_at or ctx.now(),
         )
-        row = await self._clusters.by_id(cluster.id)
-        await self._reach.patiently(ctx, row, lambda agent: self._reach.configure(agent, row, nodes))
+        await self._settle_in(ctx, await self._clusters.by_id(cluster.id), attempt)
+
+    async def _settle_in(self, ctx: StepContext, cluster: Any, attempt: int | None) -> None:
+        """What comes after UP: the agent learns its place, the attempt its end. Idempotent."""
+        await self._reach.patiently(ctx, cluster, lambda agent: self._reach.configure(agent, cluster))
         if attempt is not None:
             await self._db.write(lambda db: rows.end_attempt(db, ctx.request_id, attempt, "succeeded", ctx.now()))
         ctx.say(f"Cluster {cluster.name} is up")

@@ -95,9 +95,9 @@ class Reach:
                 f"Cluster '{cluster.name}' takes no new jobs: it is going down.", ClusterStatus.UP, handle_of(cluster)
             ) from error
 
-    async def configure(self, agent: Agent, cluster: Any, nodes: list[dict[str, Any]]) -> None:
+    async def configure(self, agent: Agent, cluster: Any) -> None:
         """Tell the head its place: the node table, the cluster's name, its share of the machine."""
-        slot = cluster.spec["slots"][0]
+        slot, nodes = cluster.spec["slots"][0], cluster.nodes
         facts = {"cluster_name": cluster.name, "cloud": cluster.spec["cloud"], "region": cluster.spec["region"]}
         table = [{"slot": n["slot"], "ip": n["internal_ip"], "port": 0} for n in nodes]
         await agent.put_config(

@@ -81,7 +81,7 @@ class Revive:
         nodes = [dict(node) for node in result.nodes]
         await self._clusters.change(cluster.id, ("revived", "the agent is back"), nodes=nodes)
         row = await self._clusters.by_id(cluster.id)
-        await self._reach.patiently(ctx, row, lambda agent: self._reach.configure(agent, row, nodes))
+        await self._reach.patiently(ctx, row, lambda agent: self._reach.configure(agent, row))
         return None
 
     async def _on_cancel(self, ctx: StepContext, prior: Mapping[str, Any]) -> None:

@@ -110,7 +110,7 @@ class RequestEngine:
         )
         boundary("server.accept.before")
         try:
-            request_id, is_new = await self._db.write(lambda db: rows.accept(db, row))
+            request_id, is_new = await self._db.write(lambda db: rows.accept(db, row), durable=True)
         except rows.SameKeyOtherBody as error:
             raise with_hint(
                 RequestAlreadyExistsError(f"idempotency key {new.key} belongs to another request ({error})"),
