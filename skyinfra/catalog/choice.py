@@ -78,7 +78,7 @@ def _solver() -> Any:
 def _variables(pulp: Any, problem: Any, puzzle: Puzzle) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
     """Where each task is (one place each), and for each edge which pair of clouds it crosses."""
     at = [
-        {cloud: pulp.LpVariable(f"at_{n}_{i}", cat="Binary") for i, cloud in enumerate(options)}
+        {cloud: problem.add_variable(f"at_{n}_{i}", cat="Binary") for i, cloud in enumerate(options)}
         for n, options in enumerate(puzzle.options)
     ]
     for places in at:
@@ -89,7 +89,7 @@ def _variables(pulp: Any, problem: Any, puzzle: Puzzle) -> tuple[list[dict[str, 
             if value == (0.0, 0.0):
                 continue
             # A real number is enough: costs are positive, so it sits at the larger of 0 and "both ends are there".
-            variable = moved[u, v, pair] = pulp.LpVariable(f"moved_{u}_{v}_{i}", lowBound=0)
+            variable = moved[u, v, pair] = problem.add_variable(f"moved_{u}_{v}_{i}", lowBound=0)
             problem += variable >= at[u][pair[0]] + at[v][pair[1]] - 1
     return at, moved
 
@@ -110,8 +110,8 @@ def _totals(pulp: Any, puzzle: Puzzle, at: list[dict[str, Any]], moved: dict[Any
 
 def _finish(pulp: Any, problem: Any, puzzle: Puzzle, at: list[dict[str, Any]], moved: dict[Any, Any]) -> Any:
     """The time at which everything is done, as a variable; each task begins when what it waits for has arrived."""
-    done = [pulp.LpVariable(f"done_{n}", lowBound=0) for n in range(len(at))]
-    end = pulp.LpVariable("end", lowBound=0)
+    done = [problem.add_variable(f"done_{n}", lowBound=0) for n in range(len(at))]
+    end = problem.add_variable("end", lowBound=0)
     for n, options in enumerate(puzzle.options):
         taken = pulp.lpSum(value[0] * at[n][cloud] for cloud, value in options.items())
         problem += done[n] >= taken
