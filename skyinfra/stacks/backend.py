@@ -124,6 +124,25 @@ class FileBackend:
         folder = self._root / "history" / PROJECT / stack
         return len(list(folder.glob("*.history.json"))) if folder.is_dir() else 0
 
+    def history(self, stack: str) -> list[dict[str, Any]]:
+        """The stack's updates, oldest first: ``{version, kind, result, started_at, ended_at, message, changes}``."""
+        folder = self._root / "history" / PROJECT / stack
+        found = []
+        for number, path in enumerate(sorted(folder.glob("*.history.json")), start=1):
+            value = json.loads(path.read_bytes())
+            found.append(
+                {
+                    "version": number,
+                    "kind": value.get("kind"),
+                    "result": value.get("result"),
+                    "started_at": value.get("startTime"),
+                    "ended_at": value.get("endTime"),
+                    "message": value.get("message", ""),
+                    "changes": value.get("resourceChanges") or {},
+                }
+            )
+        return found
+
     def locks(self, stack: str) -> list[Lock]:
         """Whoever holds the stack, dead or alive; a torn lock file counts as held by pid 0."""
         found = []

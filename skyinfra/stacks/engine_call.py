@@ -131,8 +131,9 @@ class EngineCall:
     def _run(self, argv: list[str], env: dict[str, str], summary: Summary, close: Callable[[], None]) -> Outcome:
         try:
             with self._guard:
-                if self._interrupted_at is not None:
-                    return Outcome(-1, "", "", summary, interrupted=True)
+                late = self._deadline is not None and time.time() > self._deadline
+                if late or self._interrupted_at is not None:
+                    return Outcome(-1, "", "", summary, interrupted=True, late=late)
                 self._process = subprocess.Popen(
                     argv,
                     cwd=self._cwd,

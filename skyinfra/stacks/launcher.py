@@ -80,7 +80,7 @@ class Launcher:
             process, began = await self._begin(folder, request, secrets, env or {})
             try:
                 code = await self._follow(process, on_event, began)
-            except asyncio.CancelledError:
+            except BaseException:  # cancelled, or `on_event` raised: either way nothing may go on behind our back
                 _terminate(process)
                 await asyncio.shield(self._end(process, CANCEL_WAIT_S))
                 raise

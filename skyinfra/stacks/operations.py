@@ -1,4 +1,4 @@
-"""The stack operations: preview, up, refresh, destroy, recover, history. One engine process each.
+"""The stack operations: preview, up, refresh, destroy, recover. One engine process each.
 
 The stock automation API starts four processes for an ``up``; here outputs come from the checkpoint file, counts from
 the event stream, and configuration goes straight into the stack's settings file. `Operations` serves one
@@ -29,7 +29,7 @@ from skyinfra.stacks.operation import Changes, OperationRequest, OperationResult
 from skyinfra.stacks.provider.server import build_servicer
 from skyinfra.stacks.recovery import Action, apply_to_state, plan_recovery
 from skyinfra.stacks.seize import StackHeld, seize
-from skyinfra.stacks.workspace import engine_env, prepare_home, write_project
+from skyinfra.stacks.workspace import backend_folder, engine_env, prepare_home, write_project
 
 __all__ = ["Operations"]
 
@@ -59,7 +59,7 @@ class Operations:
         self._token = agent_token
         self._tell = tell
         self._env = engine_env(home)
-        self._backend = FileBackend(home.backend)
+        self._backend = FileBackend(backend_folder(home))
         self._cloud = request.spec.cloud if request.spec else "local"
         self._call: EngineCall | None = None
         self._cancelled = False
@@ -90,14 +90,6 @@ class Operations:
             return OperationResult("failed", self._request.fence, "engine", str(exc))
         finally:
             shutil.rmtree(self._project, ignore_errors=True)
-
-    def history(self) -> list[dict[str, Any]]:
-        """The stack's updates, newest first, as the engine tells them."""
-        self._write_project(self._backend.load(self._stack))
-        outcome = self._plain(["stack", "history", "--json", "--stack", self._stack])
-        if not outcome.ok:
-            raise _Refused(self._failed(outcome))
-        return json.loads(outcome.stdout or "[]")
 
     # up ---------------------------------------------------------------------------------------------------------------
 

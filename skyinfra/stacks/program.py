@@ -15,14 +15,12 @@ from typing import Any
 import pulumi
 
 from skyinfra.model.spec import ClusterSpec, Slot
+from skyinfra.stacks.workspace import PROVIDER_VERSION
 
-__all__ = ["AGENT_TYPE", "CLUSTER_TYPE", "CONFIG_KEY", "PROJECT", "Cluster", "ClusterArgs", "main"]
+__all__ = ["AGENT_TYPE", "CLUSTER_TYPE", "Cluster", "ClusterArgs", "main"]
 
-PROJECT = "skyinfra"
-CONFIG_KEY = "skyinfra:cluster"
 CLUSTER_TYPE = "skyinfra:index:Cluster"
 AGENT_TYPE = "skyinfra:index:Agent"
-PROVIDER_VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,13 @@ from skyinfra.stacks.events import Told
 from skyinfra.stacks.folder import EventLog, OperationFolder
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 from skyinfra.stacks.processes import me
+from skyinfra.stacks.workspace import BadSetting
 
 __all__ = ["main"]
 
 SPARE_IDLE_S = 300.0
+#: Of one event: a diagnostic may quote a whole provider's answer, and a reader reads by lines.
+MAX_TEXT = 16_384
 
 
 class _Worker:
@@ -50,9 +53,10 @@ class _Worker:
             self._operations.interrupt()
 
     def tell(self, told: Told) -> None:
+        text = told.text[:MAX_TEXT]
         with self._guard:
             self._seq += 1
-            self._log.append(OperationEvent(self._seq, time.time(), told.kind, told.urn, told.op, told.text))
+            self._log.append(OperationEvent(self._seq, time.time(), told.kind, told.urn, told.op, text))
 
     def run(self, secrets: dict[str, str]) -> OperationResult:
         self._folder.write_worker(me())
@@ -75,7 +79,7 @@ class _Worker:
             if self._cancelled:
                 return OperationResult("cancelled", fence, message="it was cancelled before it began")
             return self._operations.run()
-        except EngineUnavailable as exc:
+        except (EngineUnavailable, BadSetting) as exc:
             return OperationResult("failed", fence, "user", str(exc))
         except CloudError as exc:
             return OperationResult("failed", fence, exc.kind, exc.words)

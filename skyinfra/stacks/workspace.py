@@ -19,9 +19,20 @@ from skyinfra.model.home import Home
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.stacks.files import make_private_dir, write_atomic
 
-__all__ = ["PROJECT", "PROVIDER_VERSION", "backend_url", "engine_env", "prepare_home", "write_project"]
+__all__ = [
+    "PROJECT",
+    "PROVIDER_VERSION",
+    "BadSetting",
+    "backend_folder",
+    "backend_url",
+    "engine_env",
+    "prepare_home",
+    "write_project",
+]
 
 PROJECT = "skyinfra"
+#: The plugin's version in every state. It moves only with a migration of what states hold: a state that names another
+#: version needs a plugin folder of that version.
 PROVIDER_VERSION = "0.1.0"
 CONFIG_KEY = "skyinfra:cluster"
 
@@ -39,15 +50,28 @@ _FIXED = {
 }
 
 
+class BadSetting(ValueError):
+    """A setting of the user's that cannot be honoured."""
+
+
 def backend_url(home: Home, env: Mapping[str, str] = os.environ) -> str:
     """`SKYINFRA_BACKEND_URL`, else the folder ``stacks/``."""
     return env.get("SKYINFRA_BACKEND_URL") or f"file://{home.backend}"
 
 
+def backend_folder(home: Home, env: Mapping[str, str] = os.environ) -> Path:
+    """Where a ``file://`` backend lies. Raises `BadSetting` for any other kind: its states are not read yet."""
+    url = backend_url(home, env)
+    if not url.startswith("file:///"):
+        raise BadSetting(f"SKYINFRA_BACKEND_URL is {url}; this release reads states of file:/// backends only")
+    return Path(url.removeprefix("file://"))
+
+
 def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of every engine process: the caller's, with our settings over it."""
+    """The environment of every engine process: the caller's without its Pulumi settings, and ours."""
+    foreign = {name for name in env if name.startswith("PULUMI_") and name != "PULUMI_ACCESS_TOKEN"}
     return {
-        **env,
+        **{name: value for name, value in env.items() if name not in foreign},
         **_FIXED,
         "SKYINFRA_HOME": str(home.root),
         "PULUMI_HOME": str(home.pulumi_home),
@@ -58,7 +82,7 @@ def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str
 
 def prepare_home(home: Home) -> None:
     """Folders, passphrase and plugin; cheap when they are there. Two processes at once agree on one passphrase."""
-    for path in (home.root, home.pulumi_home, home.backend, home.passphrase.parent):
+    for path in (home.root, home.pulumi_home, backend_folder(home), home.passphrase.parent):
         make_private_dir(path)
     if not home.passphrase.exists():
         mine = home.passphrase.with_name(f".passphrase.{os.getpid()}")

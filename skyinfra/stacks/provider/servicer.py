@@ -18,12 +18,9 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, st
 
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.provider.calls import Call, Resource
+from skyinfra.stacks.workspace import PROVIDER_VERSION
 
-__all__ = ["PROVIDER_VERSION", "Servicer"]
-
-#: The plugin's version in every state. It moves only with a migration of what states hold: a state that names another
-#: version needs a plugin folder of that version.
-PROVIDER_VERSION = "0.1.0"
+__all__ = ["Servicer"]
 
 
 def _to_dict(message: struct_pb2.Struct) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def load_settings(home: Home) -> LocalSettings:
         raise ValueError(f"{path}: {exc}") from exc
 
 
-def _error(entry: dict[str, Any]) -> OnDemandError:
+def _error(raw: dict[Any, Any]) -> OnDemandError:
+    entry = {"on" if key is True else key: value for key, value in raw.items()}  # YAML 1.1 reads `on` as true
     if entry.get("kind") not in KINDS:
         raise ValueError(f"errors: kind must be one of {', '.join(sorted(KINDS))}, not {entry.get('kind')!r}")
     if entry.get("on", "create") not in ("create", "delete"):
