@@ -37,8 +37,10 @@ def build(source: Source, env_overrides: Overrides = None, secrets_overrides: Ov
     if not documents:
         bodies = [(0, {})]  # an empty file is one empty task
     for index, config in bodies:
-        with source.locating(index):
-            dag.add(Task.from_yaml_config(config, env_overrides, secrets_overrides))
+        with source.locating(index), dag:  # so that an open `with Dag()` around the reading gets none of them
+            task = Task.from_yaml_config(config, env_overrides, secrets_overrides)
+        task.source = (source, index)
+        dag.add(task)
     if header is None and len(dag.tasks) == 1:
         dag.name = dag.tasks[0].name
     if dag.is_job_group():

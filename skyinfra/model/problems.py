@@ -29,7 +29,9 @@ class Problem:
     """Point at the key (an unknown one) rather than at its value."""
 
     def text(self) -> str:
-        """The problem for someone who has no file: the key path leads."""
+        """The problem with its key path in front, which an unknown key near the top can do without."""
+        if self.at_key and len(self.path) <= 2:
+            return self.message
         where = path_text(self.path[:-1] if self.at_key else self.path)
         return f"{where}: {self.message}" if where else self.message
 

@@ -47,7 +47,8 @@ def check(value: Any, schema: Schema, path: Path = ()) -> Iterator[Problem]:
         return
     wanted = _types(schema)
     if wanted and not any(_is(value, t) for t in wanted):
-        yield Problem(path, f"expected {_either([_WORDS[t] for t in wanted])}, found {_found(value)}")
+        words = [_WORDS[t] for t in wanted if t != "null"] or [_WORDS["null"]]
+        yield Problem(path, f"expected {_either(words)}, found {_found(value)}")
         return
     if value is None:
         return

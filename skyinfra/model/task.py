@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from skyinfra.model import task_files, task_yaml
@@ -22,6 +23,7 @@ from skyinfra.model.secret import SecretStr
 if TYPE_CHECKING:
     from skyinfra.model.service_spec import ServiceSpec
     from skyinfra.model.storage import Storage
+    from skyinfra.model.yaml_file import Source
 
 __all__ = ["Task"]
 
@@ -68,6 +70,8 @@ class Task:
         self._api_server_access = api_server_access
         self.file_mounts_mapping = _file_mounts_mapping
         self.best_resources: Resources | None = None
+        self.source: tuple[Source, int] | None = None
+        """The text it was read from, and the document's index, so that `validate` can say where."""
         self.managed_secrets: list[Any] | dict[str, Any] | None = None
         self.hooks: list[dict[str, Any]] | None = None
         self.inputs: str | None = None
@@ -334,7 +338,9 @@ class Task:
 
     def update_workdir(self, workdir: str | None, git_url: str | None, git_ref: str | None) -> Task:
         """What a command's flags make of the workdir. Raises `ValueError` for flags that exclude each other."""
-        self.workdir = task_files.overridden_workdir(self.workdir, workdir, git_url, git_ref)
+        changed = task_files.overridden_workdir(self.workdir, workdir, git_url, git_ref)
+        if changed != self.workdir:
+            self.workdir, self.source = changed, None  # what is wrong with it is no longer the file's fault
         return self
 
     def update_envs_and_secrets_from_workdir(self) -> Task:
@@ -356,19 +362,23 @@ class Task:
     def validate(self, skip_file_mounts: bool = False, skip_workdir: bool = False) -> None:
         """What must hold before the task is used, the files on this machine included.
 
-        Raises `ValueError`, or a `StorageSpecError`.
+        Raises `ValueError`, with `FILE:LINE:COL` where the task was read from a text.
         """
-        self.validate_name()
-        self.validate_run()
-        if not skip_workdir:
-            self.expand_and_validate_workdir()
-        if not skip_file_mounts:
-            self.expand_and_validate_file_mounts()
-        with under("resources"):
-            for resources in self.resources:
-                resources.validate()
-            if len({r.autostop_config for r in self.resources}) > 1:
-                raise ValueError("autostop must be the same in all alternatives: it belongs to the cluster")
+        with self._locating():
+            self.validate_name()
+            self.validate_run()
+            if not skip_workdir:
+                self.expand_and_validate_workdir()
+            if not skip_file_mounts:
+                self.expand_and_validate_file_mounts()
+            with under("resources"):
+                for resources in self.resources:
+                    resources.validate()
+                if len({r.autostop_config for r in self.resources}) > 1:
+                    raise ValueError("autostop must be the same in all alternatives: it belongs to the cluster")
+
+    def _locating(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.source is None else self.source[0].locating(self.source[1])
 
     def validate_name(self) -> None:
         with under("name"):

@@ -42,7 +42,8 @@ def check_docker_login(envs: Mapping[str, str], secrets: Mapping[str, str]) -> N
     in_envs = [k for k in _DOCKER_LOGIN if k in envs]
     in_secrets = [k for k in _DOCKER_LOGIN if k in secrets]
     if in_envs and in_secrets:
-        raise ValueError(f"{', '.join(_DOCKER_LOGIN)} must be all in envs or all in secrets, not in both")
+        with under("secrets", in_secrets[0]):
+            raise ValueError(f"{', '.join(_DOCKER_LOGIN)} must be all in envs or all in secrets, not in both")
     found = in_envs or in_secrets
     if found and len(found) < len(_DOCKER_LOGIN):
         missing = [k for k in _DOCKER_LOGIN if k not in found]

@@ -40,7 +40,9 @@ def build_from(source: Source) -> Task:
         )
     index, config = documents[0] if documents else (0, {})
     with source.locating(index):
-        return build(config)
+        task = build(config)
+    task.source = (source, index)
+    return task
 
 
 def build(config: Any, env_overrides: Overrides = None, secrets_overrides: Overrides = None) -> Task:

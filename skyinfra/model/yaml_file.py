@@ -39,6 +39,12 @@ class Source:
         # By id of the containers in `documents`, which live as long as this object does.
         self._marks = marks
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Source:
+        return self  # never changed, and its marks go by the identity of its documents
+
+    def __reduce__(self) -> Any:
+        return (Source, (self.name, [], {}))  # positions do not travel: ids mean nothing elsewhere
+
     def position(self, document: int, path: Path, at_key: bool = False) -> Position | None:
         """Line and column of the value (or key) at `path`, or of the deepest part of the path that the text has."""
         value: Any = self.documents[document] if document < len(self.documents) else None
@@ -71,7 +77,7 @@ class Source:
             return
         found: list[Problem] = getattr(exc, "_problems", [])
         if found:
-            lines = [f"{self.where(document, p.path, p.at_key)}: {p.message}" for p in found]
+            lines = [f"{self.where(document, p.path, p.at_key)}: {p.text()}" for p in found]
         elif isinstance(exc, (ValueError, AssertionError)) and exc.args:
             lines = [f"{self.where(document, problems_lib.path_of(exc))}: {exc}"]
         else:
@@ -118,6 +124,8 @@ def _read(text: str, name: str, refuse_duplicates: bool) -> Source:
     try:
         for event in yaml.parse(text, Loader=loader):
             builder.take(event)
+    except UnicodeEncodeError as exc:
+        raise InvalidSkyPilotConfigError(f"{_place(name, text, exc.start)}: half of a surrogate pair") from exc
     except yaml.MarkedYAMLError as exc:
         raise _syntax_error(name, exc) from exc
     except yaml.reader.ReaderError as exc:
@@ -140,9 +148,13 @@ def _syntax_error(name: str, exc: Any) -> Exception:
 
 def _unreadable(name: str, text: str, exc: Any) -> Exception:
     character = exc.character if isinstance(exc.character, str) else chr(exc.character)
-    before = text.split(character, 1)[0] if character in text else ""
-    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-    return InvalidSkyPilotConfigError(f"{name}:{line}:{column}: character U+{ord(character):04X} may not be in YAML")
+    place = _place(name, text, max(text.find(character), 0))
+    return InvalidSkyPilotConfigError(f"{place}: character U+{ord(character):04X} may not be in YAML")
+
+
+def _place(name: str, text: str, offset: int) -> str:
+    line_start = text.rfind("\n", 0, offset) + 1
+    return f"{name}:{text.count(chr(10), 0, offset) + 1}:{offset - line_start + 1}"
 
 
 class _Frame:
