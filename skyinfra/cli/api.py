@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -110,7 +111,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Follow to the request's end.")] = True,
 ) -> int:
     """Show what a request has done so far, and follow it to its end."""
-    from skyinfra.cli.wait import leaving
+    from skyinfra.cli.wait import leaving, show
     from skyinfra.client import api, requests
 
     if server_logs:
@@ -119,8 +120,14 @@ def logs(
         return 0
     if request_id is None and log_path is None:
         raise UsageError("give a request id, or --server-logs")
+    found = requests.RequestId(request_id or "")
     with leaving(f"the request goes on; rejoin it with `skyinfra api logs {request_id}`"):
-        requests.stream_and_get(requests.RequestId(request_id or ""), log_path, tail, follow)
+        if tail is not None or log_path is not None:
+            requests.stream_and_get(found, log_path, tail, follow)
+        else:
+            show(found, sys.stdout, follow)
+            if follow:
+                requests.get(found)  # for its error, if it has one
     return 0
 
 

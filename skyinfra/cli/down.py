@@ -40,17 +40,16 @@ def down(
         for name, request_id in requests.items():
             out.say(f"Request {request_id} was handed in to remove {name}.")
         return 0
-    return max(_await(name, request_id) for name, request_id in requests.items())
+    return max([_await(request_id) for request_id in requests.values()])
 
 
-def _await(name: str, request_id: Any) -> int:
+def _await(request_id: Any) -> int:
     try:
         wait.value_of(request_id)
     except Left:
         raise
     except Exception as error:  # the others are waited for all the same
         return report(error)
-    out.say(f"Cluster {name} was removed.")
     return 0
 
 

@@ -53,6 +53,8 @@ Detach = Annotated[bool, Opt("--detach-run", "-d", help="Return when the job is 
 Dryrun = Annotated[bool, Opt("--dryrun", help="Show what would be done, and do nothing.")]
 Output = Annotated[str, Opt("--output", "-o", metavar="table|json", help="Output format.")]
 
+COMMAND_NAME = "sky-cmd"
+"""What SkyPilot calls the job of a command."""
 RESOURCE_FIELDS = (
     *("infra", "cloud", "region", "zone", "cpus", "memory", "disk_size", "disk_tier", "network_tier", "local_disk"),
     *("use_spot", "image_id", "instance_type", "ports", "priority"),
@@ -90,7 +92,8 @@ def _from_entrypoint(words: Sequence[str], envs: list[tuple[str, str]], secrets:
 
     if len(words) == 1 and _is_yaml(words[0]):
         return _from_yaml(words[0], envs, secrets)
-    return Task(run=" ".join(words) or None, envs=dict(envs), secrets=dict(secrets))
+    name = COMMAND_NAME if words else None
+    return Task(name=name, run=" ".join(words) or None, envs=dict(envs), secrets=dict(secrets))
 
 
 def _from_yaml(path: str, envs: list[tuple[str, str]], secrets: list[tuple[str, str]]) -> Task:

@@ -66,7 +66,7 @@ def locate(start: Start = "yes") -> Target:
     home = Home.from_env()
     endpoint = given_endpoint()
     if endpoint is not None:
-        return _parse(endpoint, read_token(home))
+        return _parse(endpoint, home)
     server = read_server(home)
     if server is None:
         from skyinfra.client import server_process  # only when one must be started
@@ -88,11 +88,13 @@ def unreachable(message: str, hint: str, url: str = "") -> Exception:
     return with_hint(error, hint)
 
 
-def _parse(endpoint: str, token: str) -> Target:
+def _parse(endpoint: str, home: Home) -> Target:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{ENDPOINT_VARIABLES[0]} must be http://host[:port] or https://host[:port], not {endpoint!r}")
     port = parts.port or (443 if parts.scheme == "https" else DEFAULT_PORT)
+    # the token of this state folder is for servers on this machine; another machine's is given in the environment
+    token = read_token(home) if parts.hostname in LOOPBACK else os.environ.get(TOKEN_VARIABLE, "")
     return Target(parts.scheme, parts.hostname, port, parts.path.rstrip("/"), token, local=False)
 
 

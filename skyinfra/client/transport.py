@@ -2,8 +2,8 @@
 
 Owns addresses, the token, versions, retries and the translation of error replies into exceptions. A GET, HEAD or PUT is
 repeated when its connection breaks, a POST only when it carries an idempotency key (or never reached the server).
-`patient` calls belong to a request that a server has accepted: they outlast a restart of that server, and start it
-again when it crashed, but not when it was stopped on purpose.
+`patient` calls belong to a request that a server has accepted: they outlast a restart of that server. Once this process
+has reached it they start it again when it crashed, but not when it was stopped on purpose.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ STOPPED_S = 10.0
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _thread = threading.local()
+_reached: set[tuple[object, ...]] = set()
+"""Servers that this process has been connected to; only ever added to, so it needs no lock."""
 
 
 class Reply:
@@ -194,7 +196,7 @@ class _Retry:
         self._repeatable = repeatable
         self._began = time.monotonic()
         self._failures = 0
-        self.start: endpoint.Start = start or ("crashed" if patient else "yes")
+        self.start: endpoint.Start = start or ("crashed" if patient and _wanted() in _reached else "yes")
         self.reached = False
         """A connection was there, so the server may have seen the call."""
         self.stale = False
@@ -238,9 +240,14 @@ class _Retry:
 _BUSY = ("ServerTemporarilyUnavailableError",)
 
 
+def _wanted() -> tuple[object, ...]:
+    """The server that the environment names, as seen by this process (a fork must not share a connection)."""
+    return os.getpid(), endpoint.given_endpoint(), os.environ.get("SKYINFRA_HOME"), os.environ.get("HOME")
+
+
 def _line(retry: _Retry) -> _Line:
     """This thread's connection, made when there is none for the server that the environment names."""
-    wanted = (os.getpid(), endpoint.given_endpoint(), os.environ.get("SKYINFRA_HOME"), os.environ.get("HOME"))
+    wanted = _wanted()
     line: _Line | None = getattr(_thread, "line", None)
     if line is None or _thread.wanted != wanted:
         _drop()
@@ -265,7 +272,9 @@ def _connect(retry: _Retry) -> _Line:
                 raise
             time.sleep(0.1)
     retry.local = target.local
-    return _Line(target)
+    line = _Line(target)
+    _reached.add(_wanted())
+    return line
 
 
 def _acknowledge_at_once(connection: http.client.HTTPConnection) -> None:

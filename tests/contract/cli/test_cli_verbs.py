@@ -159,7 +159,7 @@ def test_down_removes_what_exists_and_only_mentions_what_does_not(server: Any, s
     server.clusters = [make.cluster("c")]
     screen = sky("down", "-y", "c", "nope")
     assert (screen.stdout, screen.code) == ("", 0)
-    assert screen.stderr == "Cluster(s) not found: nope.\nCluster c was removed.\n"
+    assert screen.stderr == "Cluster(s) not found: nope.\n"
     assert [r.body["cluster_name"] for r in server.requests.values() if r.verb == "down"] == ["c"]
 
 
@@ -187,8 +187,13 @@ def test_a_failed_down_exits_1_and_the_other_clusters_are_still_waited_for(serve
 
     server.answer = fail_a
     screen = sky("down", "-y", "-a")
-    assert screen.stderr == "error: left: i-1\nCluster b was removed.\n"
+    assert screen.stderr == "error: left: i-1\n"
     assert screen.code == 1
+
+
+def test_a_command_is_called_as_skypilot_calls_it(running: Any, sky: Sky) -> None:
+    sky("exec", "-d", "c", "nvidia-smi")
+    assert body_of(running, "exec")["task"]["name"] == "sky-cmd"
 
 
 def test_cancel_sends_what_was_meant_and_an_unknown_cluster_exits_2(server: Any, sky: Sky, make: Any) -> None:

@@ -154,10 +154,32 @@ def test_a_stopped_server_is_not_started_again_by_someone_who_waits(
         sky.get(request_id)
 
 
+def test_a_command_that_comes_to_a_stopped_server_starts_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Started(Exception):
+        pass
+
+    def start(*_: object) -> None:
+        raise Started
+
+    monkeypatch.setattr("skyinfra.client.server_process.start", start)
+    for first_call in (lambda: sky.get(sky.RequestId("x")), lambda: sky.tail_logs("c", None, True), sky.status):
+        with pytest.raises(Started):
+            first_call()
+
+
 def test_a_waiting_client_finds_the_server_at_its_new_address(server: Any, move_server: Any) -> None:
     request_id = sky.down("c")
     move_server()
     assert sky.get(request_id) is None
+
+
+def test_the_local_token_goes_to_no_other_machine(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert endpoint.locate().token == "a-token"
+    monkeypatch.setenv("SKYINFRA_API_SERVER_ENDPOINT", "https://sky.example.com/team")
+    target = endpoint.locate()
+    assert (target.url, target.token) == ("https://sky.example.com:443/team", "")
+    monkeypatch.setenv("SKYINFRA_API_SERVER_TOKEN", "theirs")
+    assert endpoint.locate().token == "theirs"
 
 
 def test_an_endpoint_that_cannot_be_reached_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
