@@ -1,0 +1,163 @@
+"""`AgentClient` over the ``local`` channel against a real agent that `agent_process` started; no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+
+from skyinfra.channels import AgentError, Unreachable, connect
+from skyinfra.model.home import Home
+from skyinfra.runtime import package
+from skyinfra.runtime.protocol import FilesApply, JobSubmit, NodeConfig
+from skyinfra.stacks.clouds.failures import CloudError
+from skyinfra.stacks.clouds.local import agent_process
+from skyinfra.stacks.clouds.local import machine as machines
+from skyinfra.stacks.clouds.local.settings import LocalSettings
+
+TOKEN = "agent-token"
+SETTINGS = LocalSettings(cpus=4, memory_gb=4)
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    machine = machines.create(home, machines.Declared(cluster="c-abcdef", slot=0, cpus=2), SETTINGS)
+    wanted = agent_process.Wanted(machine.id, package.agent_version(), 0, 0)
+    try:
+        agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
+        yield {"slot": 0, "id": machine.id, "channel": agent_process.channel_of(home, machine.id), "home": home}
+    finally:
+        machines.delete(home, machine.id)
+    assert not list(home.nodes.iterdir())
+
+
+def with_agent(node, act, token=TOKEN):
+    async def go():
+        async with await connect(node, token) as agent:
+            return await act(agent)
+
+    return asyncio.run(go())
+
+
+async def read_log(agent, job_id, **options):
+    async with agent.log(job_id, **options) as stream:
+        return stream.start_offset, b"".join([chunk async for chunk in stream.chunks])
+
+
+async def final_state(agent, job_id):
+    async for event in agent.events():
+        if event.kind == "job" and event.body["job_id"] == job_id and event.body["ended_at"]:
+            return event.body["state"]
+    raise AssertionError("the stream ended")
+
+
+def test_a_job_is_submitted_followed_and_its_log_resumes_at_an_offset(node):
+    async def act(agent):
+        health = await agent.health()
+        assert (health.version, health.boot, health.state) == (package.agent_version(), 0, "ready")
+        await agent.put_config(NodeConfig(node_table=[{"slot": 0, "ip": "127.0.0.1", "port": 0}], cpus=2))
+        job_id = await agent.submit(JobSubmit(key="k", run="echo one; echo two", envs={"A": "b"}))
+        assert await agent.submit(JobSubmit(key="k", run="echo one; echo two", envs={"A": "b"})) == job_id
+        start, whole = await asyncio.wait_for(read_log(agent, job_id, follow=True), 20)
+        assert start == 0
+        assert whole.count(b"\n") >= 2
+        assert b"one" in whole
+        assert await read_log(agent, job_id, offset=5) == (5, whole[5:])
+        assert await asyncio.wait_for(final_state(agent, job_id), 20) == "SUCCEEDED"
+        row = await agent.job(job_id)
+        assert (row.state, row.exit_codes) == ("SUCCEEDED", [0])
+        assert [row.job_id for row in await agent.jobs([job_id])] == [job_id]
+        assert (await agent.cancel(job_id)).state == "SUCCEEDED"
+        async with agent.job_files(job_id) as chunks:
+            data = b"".join([chunk async for chunk in chunks])
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            assert any(name.endswith("run.log") for name in archive.getnames())
+
+    with_agent(node, act)
+
+
+def test_a_tree_is_sent_once_and_put_in_its_place(node, tmp_path):
+    blob = tmp_path / "tree.tar"
+    (tmp_path / "hello").write_text("hi")
+    with tarfile.open(blob, "w") as archive:
+        archive.add(tmp_path / "hello", "hello")
+    digest = hashlib.sha256(blob.read_bytes()).hexdigest()
+
+    async def act(agent):
+        assert not await agent.has_file(digest)
+        await agent.put_file(digest, blob)
+        assert await agent.has_file(digest)
+        await agent.apply(FilesApply([{"digest": digest, "dest": "~/sky_workdir", "kind": "dir"}]))
+        with pytest.raises(AgentError) as caught:
+            await agent.put_file("0" * 64, blob)
+        assert caught.value.type == "digest"
+
+    with_agent(node, act)
+    assert (node["home"].nodes / node["id"] / "home" / "sky_workdir" / "hello").read_text() == "hi"
+
+
+def test_a_draining_agent_refuses_and_accepts_again(node):
+    async def act(agent):
+        await agent.drain("stop")
+        with pytest.raises(AgentError) as caught:
+            await agent.submit(JobSubmit(key="k", run="true"))
+        assert (caught.value.status, caught.value.type) == (409, "draining")
+        await agent.undrain()
+        assert await agent.submit(JobSubmit(key="k", run="true")) > 0
+
+    with_agent(node, act)
+
+
+def test_a_wrong_token_is_refused(node):
+    async def act(agent):
+        with pytest.raises(AgentError) as caught:
+            await agent.health()
+        assert caught.value.status == 401
+
+    with_agent(node, act, token="wrong")
+
+
+def test_nobody_at_the_other_end_is_unreachable(node, tmp_path):
+    async def act(agent):
+        with pytest.raises(Unreachable):
+            await agent.health()
+
+    with_agent({**node, "channel": {"kind": "local", "socket": str(tmp_path / "none.sock")}}, act)
+    for channel in (None, {"kind": "pigeon"}):
+        with pytest.raises(Unreachable):
+            with_agent({**node, "channel": channel}, act)
+
+
+def test_the_agent_is_left_alone_when_it_is_as_wanted_and_replaced_when_not(node):
+    home, machine_id = node["home"], node["id"]
+    record = home.nodes / machine_id / "agent" / "agent.json"
+    first = record.read_text()
+    wanted = agent_process.Wanted(machine_id, package.agent_version(), 0, 0)
+    agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
+    assert record.read_text() == first
+    agent_process.ensure_running(home, agent_process.Wanted(machine_id, wanted.version, 1, 0), None, lambda: False)
+    assert record.read_text() != first
+
+
+def test_a_version_that_is_not_here_is_named(node):
+    wanted = agent_process.Wanted(node["id"], "0.0.9+12345678", 0, 0)
+    with pytest.raises(CloudError, match=r"0\.0\.9\+12345678") as caught:
+        agent_process.ensure_running(node["home"], wanted, TOKEN, lambda: False)
+    assert caught.value.kind == "ours"
+
+
+def test_the_agents_environment_holds_nothing_of_ours(node, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    home, machine_id = node["home"], node["id"]
+    wanted = agent_process.Wanted(machine_id, package.agent_version(), 2, 0)
+    agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
+    pid = json.loads((home.nodes / machine_id / "agent" / "agent.json").read_text())["pid"]
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        assert b"canary" not in file.read()
