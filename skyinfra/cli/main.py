@@ -50,8 +50,12 @@ Commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Never raises and never shows a traceback (SKYINFRA_DEBUG=1 shows it)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without … is no reason to fail
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, where a reader that has gone is dealt with, and not at the interpreter's end
+        return code
     except KeyboardInterrupt:
         out.say("")
         return 130

@@ -18,6 +18,7 @@ from typing import Any
 from skyinfra.client import caller, transport
 from skyinfra.model import exceptions
 from skyinfra.model.exceptions import JobExitCode
+from skyinfra.runtime.boundary import boundary
 
 __all__ = ["Follower", "download_logs", "tail_logs"]
 
@@ -98,6 +99,7 @@ class Follower:
     def chunks(self) -> Iterator[bytes]:
         """The log's bytes, to its end when following. Raises what reaching the cluster raises; a job that does not
         exist gives nothing (`row` stays None)."""
+        boundary("client.follow.before")
         self.row = self._read_row()
         if self.row is None:
             return
@@ -127,6 +129,7 @@ class Follower:
             return
         if not started:
             self.on_state("started", self.row)
+        boundary("client.follow.made")
         self.on_state("finished", self.row)
 
     def exit_code(self) -> int:

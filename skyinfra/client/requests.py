@@ -59,6 +59,7 @@ def get(request_id: RequestId[T]) -> T:
     if not request_id:
         raise RuntimeError("an empty id matches every request; give an id or the beginning of one")
     where = transport.path("requests", request_id, "result", wait_s=int(WAIT_S))
+    boundary("client.wait.before")
     while True:
         reply = transport.call("GET", where, timeout_s=WAIT_S + WAIT_MARGIN_S, patient=True)
         if reply.status == 202:

@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ LOCAL_S = 20.0
 PATIENT_S = 600.0
 STOPPED_S = 10.0
 
+_DEBUG = os.environ.get("SKYINFRA_DEBUG") == "1"
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _thread = threading.local()
 _reached: set[tuple[object, ...]] = set()
@@ -181,6 +183,8 @@ class _Line:
         sock: socket.socket | None = self.http.sock
         if sock is not None:
             sock.settimeout(timeout_s)
+        if _DEBUG:
+            print(f"> {method} {self.prefix}{target_path}", file=sys.stderr)
         self.http.request(method, self.prefix + target_path, body=payload, headers={**self.headers, **headers})
         _acknowledge_at_once(self.http)
         response = self.http.getresponse()
