@@ -24,6 +24,7 @@ from skyinfra.runtime.ledger import Ledger
 from skyinfra.runtime.protocol import Event, Health, NodeConfig, dump, load
 from skyinfra.runtime.recovery import recover
 from skyinfra.runtime.routes import Api
+from skyinfra.runtime.say import say
 from skyinfra.runtime.variables import Node
 from skyinfra.runtime.watch import Watch
 from skyinfra.runtime.zygote_link import ZygoteLink
@@ -185,7 +186,7 @@ class Agent:
                 self.jobs.sweep()
                 self._tell_idle()
             except Exception as exc:  # the loop's outermost frame: a full disk today must not end tomorrow's sweeps
-                print("sweep failed: {!r}".format(exc), file=sys.stderr, flush=True)
+                say("sweep failed: {!r}".format(exc))
 
     def _tell_idle(self) -> None:
         """One event per stretch of idleness."""

@@ -30,6 +30,18 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def read_file(path: str) -> bytes:
+    """All of it, without the memory that a buffered reader costs a supervisor. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        pieces = [os.read(fd, os.fstat(fd).st_size + 1)]
+        while pieces[-1]:
+            pieces.append(os.read(fd, 65536))
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
 def replace_json(path: str, value: Dict[str, Any], sync: bool = True) -> None:
     """Atomically replace `path` (temporary name, fsync, rename). Raises `OSError`."""
     tmp = "{}.{}.tmp".format(path, os.getpid())
@@ -62,8 +74,7 @@ def claim_json(path: str, value: Dict[str, Any]) -> bool:
 def read_json(path: str) -> Optional[Dict[str, Any]]:
     """The record, or None when it is missing or (after a power loss) not whole."""
     try:
-        with open(path, "rb") as f:
-            value = json.loads(f.read())
+        value = json.loads(read_file(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return value if isinstance(value, dict) else None

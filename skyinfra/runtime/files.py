@@ -110,12 +110,12 @@ class Files:
         blob = self.blob(tree["digest"])
         try:
             tar = tarfile.open(blob, mode="r:")  # noqa: SIM115 - closed by the with below
+            members = tar.getmembers()
         except FileNotFoundError:
             raise MissingBlob("tree {} was not uploaded".format(tree["digest"])) from None
         except tarfile.TarError as exc:
             raise ValueError("tree {} is not a tar: {}".format(tree["digest"], exc)) from exc
         with tar:
-            members = tar.getmembers()
             check_members(members)
             os.utime(blob)  # used now: kept longest
             if kind == "file":

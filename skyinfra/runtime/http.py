@@ -6,10 +6,11 @@ error that can be named; what is left becomes `internal`, without a traceback to
 
 import asyncio
 import json
-import sys
 import traceback
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Optional
 from urllib.parse import parse_qsl, unquote
+
+from skyinfra.runtime.say import say
 
 MAX_HEAD_BYTES = 32768
 MAX_JSON_BYTES = 16 << 20
@@ -150,7 +151,7 @@ class HttpServer:
         except (ConnectionError, asyncio.IncompleteReadError):
             raise
         except Exception as exc:  # the outermost frame of a request: told in the agent's log, not to the peer
-            traceback.print_exc(file=sys.stderr)
+            say(traceback.format_exc())
             message = "{}: see the agent's log".format(type(exc).__name__)
             response = Response({"type": "internal", "message": message}, 500)
         keep = request is not None and request.consumed and request.headers.get("connection", "").lower() != "close"

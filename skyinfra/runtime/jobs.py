@@ -6,20 +6,19 @@ files. Re-attaching after a restart is in `recovery.py`, which uses the same `se
 """
 
 import asyncio
-import json
 import os
-import re
 import signal
 import sqlite3
-import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set
 
-from skyinfra.runtime import disk, procs, variables
+from skyinfra.runtime import disk, intake, procs, variables
 from skyinfra.runtime.boundary import boundary
-from skyinfra.runtime.jobqueue import Demand, JobQueue, Share, check_demand
+from skyinfra.runtime.jobqueue import Demand, JobQueue, Share
+from skyinfra.runtime.kill import end_job
 from skyinfra.runtime.ledger import Ledger, NewJob, Plan
 from skyinfra.runtime.protocol import FINAL_STATES, JobRow, JobSubmit, NodeConfig
+from skyinfra.runtime.say import say
 from skyinfra.runtime.supervisor import record_name
 from skyinfra.runtime.variables import Node
 from skyinfra.runtime.watch import Watch
@@ -27,10 +26,9 @@ from skyinfra.runtime.watch import Watch
 RETRY_S = 1.0
 #: Attempts that ended before anything ran; then the job is given up.
 MAX_ATTEMPTS = 5
-_CANCEL_AGAIN_S = 10.0
+_CANCEL_AGAIN_S = 8.0
+_CANCEL_HANGS_S = 15.0
 _CANCEL_WAIT_S = 60.0
-#: One line before a script's own first line, so that its line numbers stay right.
-_PROLOG = "[ -f ~/.bashrc ] && . ~/.bashrc >/dev/null 2>&1; cd ~/sky_workdir 2>/dev/null || cd ~; "
 
 
 class Draining(Exception):
@@ -67,14 +65,13 @@ class Jobs:
             return known
         if self.drain_reason is not None:
             raise Draining(self.drain_reason)
-        demand = self._check(req)
+        demand = intake.check(req, self.queue)
         boundary("agent.submit.before")
         job_id = self.ledger.next_id()
         folder = self.folder(job_id)
-        label = re.sub(r"[^A-Za-z0-9._-]+", "-", req.name or "job")[:80]
-        log_name = "{}-{}".format(job_id, label)
+        log_name = intake.log_name(job_id, req.name)
         try:
-            self._write_files(folder, req)
+            intake.write_files(folder, req)
             os.makedirs(os.path.join(self.node.home, "sky_logs", log_name), mode=0o700, exist_ok=True)
             accelerator = str(req.metadata.get("accelerator") or "")
             self.ledger.insert(
@@ -101,31 +98,6 @@ class Jobs:
         self.kick()
         return job_id
 
-    def _check(self, req: JobSubmit) -> Demand:
-        if not req.key:
-            raise ValueError("a job needs a key")
-        if len(req.ranks) != 1:
-            raise ValueError("multi-node comes with worker agents: one rank, not {}".format(len(req.ranks)))
-        for name in list(req.envs) + list(req.secrets) + list(req.ranks[0].get("env") or {}):
-            if not name or "=" in name or "\0" in name:
-                raise ValueError("{!r} cannot be an environment variable".format(name))
-        demand = check_demand(float(req.demand.get("cpus", 0.5)), float(req.demand.get("gpus", 0) or 0))
-        if not self.queue.fits(demand):
-            has = "{:g} CPUs and {} GPUs".format(self.queue.cpus, len(self.queue.gpus))
-            raise ValueError("asks for {:g} CPUs and {:g} GPUs; this node has {}".format(*demand, has))
-        return demand
-
-    def _write_files(self, folder: str, req: JobSubmit) -> None:
-        disk.remove_tree(folder)  # of a submit that died before its row: the id was never given out
-        os.mkdir(folder, 0o700)
-        env = {**req.envs, **req.secrets, **(req.ranks[0].get("env") or {})}
-        text = json.dumps({name: str(value) for name, value in env.items()})
-        disk.write_file(os.path.join(folder, "env.json"), text.encode())
-        for name, script in (("setup.sh", req.setup), ("run.sh", req.run)):
-            if script:
-                body = (_PROLOG + script).encode("utf-8", "surrogateescape")
-                disk.write_file(os.path.join(folder, name), body)
-
     # --- start ------------------------------------------------------------------------------------------------------
 
     def kick(self) -> None:
@@ -143,7 +115,7 @@ class Jobs:
             except (sqlite3.Error, OSError) as exc:
                 self.queue.release(job_id)
                 self.active.pop(job_id, None)
-                self.say("job {} waits: {}".format(job_id, exc))
+                say("job {} waits: {}".format(job_id, exc))
                 self._requeue_in(job_id, RETRY_S)
             except ValueError as exc:
                 self.finish(job_id, "FAILED_DRIVER", reason=str(exc))
@@ -159,26 +131,9 @@ class Jobs:
             self.queue.release(job_id)
             return
         self.active[job_id] = None
-        self.send_order(self._order(plan, attempt, share))
+        folder, inherited = self.folder(job_id), os.environ
+        self.send_order(intake.spawn_order(plan, attempt, share, self.node, self.config, self.bash, folder, inherited))
         boundary("agent.spawn.made")
-
-    def _order(self, plan: Plan, attempt: int, share: Share) -> Dict[str, Any]:
-        node = self.node
-        return {
-            "job_id": plan.job_id,
-            "attempt": attempt,
-            "folder": self.folder(plan.job_id),
-            "state_folder": node.state_folder,
-            "home": node.home,
-            "log_folder": os.path.join(node.home, plan.log_path[2:]),
-            "label": re.sub(r"[\x00-\x1f\x7f]", " ", plan.name or "task"),
-            "bash": self.bash,
-            "setup": plan.has_setup,
-            "run": plan.has_run,
-            "setup_env": variables.setup_variables(plan, self.config, node),
-            "run_env": variables.run_variables(plan, 0, self.config, share),
-            "fixed_env": variables.fixed_variables(plan, node, dict(os.environ)),
-        }
 
     # --- notice -----------------------------------------------------------------------------------------------------
 
@@ -188,7 +143,7 @@ class Jobs:
         if job_id not in self.active:
             return
         if "error" in report:
-            self.say("job {} waits, no process for it: {}".format(job_id, report["error"]))
+            say("job {} waits, no process for it: {}".format(job_id, report["error"]))
             self.later(lambda: self.settle(job_id))
         elif self.active[job_id] is None:
             self.attach(job_id, report["pid"], procs.start_ticks(report["pid"]))
@@ -216,7 +171,7 @@ class Jobs:
             asyncio.get_event_loop().add_reader(pidfd, self._on_end, job_id)
         except OSError as exc:
             # gone since (the sweep settles it), or a kernel before 5.3: hints and the sweep must do
-            self.say("job {}: no pidfd: {}".format(job_id, exc))
+            say("job {}: no pidfd: {}".format(job_id, exc))
         self.active[job_id] = Supervised(pid, ticks, pidfd)
         plan = self.ledger.plan(job_id)
         if plan is not None and plan.cancel_at is not None:
@@ -231,7 +186,7 @@ class Jobs:
         try:
             return self._sync(job_id)
         except (sqlite3.Error, OSError) as exc:  # a full disk: the files stay, so it can be done again
-            self.say("job {} not recorded yet: {}".format(job_id, exc))
+            say("job {} not recorded yet: {}".format(job_id, exc))
             self.later(lambda: job_id in self.active and self.sync(job_id))
             return False
 
@@ -270,7 +225,7 @@ class Jobs:
     def _settled(self, job_id: int, done: "asyncio.Task[None]") -> None:
         self._settling.pop(job_id, None)
         if not done.cancelled() and done.exception() is not None:  # a full disk or a dying one: not lost, tried again
-            self.say("job {} not settled yet: {!r}".format(job_id, done.exception()))
+            say("job {} not settled yet: {!r}".format(job_id, done.exception()))
             self.later(lambda: self.settle(job_id))
 
     async def _settle(self, job_id: int) -> None:
@@ -287,10 +242,12 @@ class Jobs:
         if record["boot_id"] == procs.boot_id() and procs.alive(pid, ticks):
             self.attach(job_id, pid, ticks)
             return
-        ended = await asyncio.get_event_loop().run_in_executor(None, self._end_processes, job_id, pid)
+        ended = await asyncio.get_event_loop().run_in_executor(None, end_job, self.node.state_folder, job_id, pid)
         if not self.sync(job_id):
             reason = "its supervisor (pid {}) died; {} of its processes were ended".format(pid, len(ended))
-            self.finish(job_id, "FAILED_DRIVER", reason=reason)
+            plan = self.ledger.plan(job_id)
+            wanted = plan is not None and plan.cancel_at is not None
+            self.finish(job_id, "CANCELLED" if wanted else "FAILED_DRIVER", reason=reason)
 
     def _begin_again(self, plan: Plan) -> None:
         """The attempt never began."""
@@ -318,18 +275,6 @@ class Jobs:
             self.waiting = dict(sorted(self.waiting.items()))
             self.kick()
 
-    def _end_processes(self, job_id: int, supervisor_pid: int) -> "set[int]":
-        """Everything a killed supervisor left: by session, by marker, and what descends from those."""
-        marker = variables.JOB_MARKER + "=" + variables.job_marker(self.node.state_folder, job_id)
-
-        def find() -> Dict[int, procs.Stat]:
-            table = procs.snapshot()
-            roots = {p.pid for p in table.values() if p.sid == supervisor_pid and p.pid != supervisor_pid}
-            roots |= procs.marked(marker.encode(), table)
-            return {pid: table[pid] for pid in procs.family(roots, table)}
-
-        return procs.end_all(find, procs.TERM_GRACE_S)
-
     def sweep(self) -> None:
         """The slow net under hints and pidfds; the agent calls it every second."""
         for job_id, supervised in list(self.active.items()):
@@ -349,7 +294,7 @@ class Jobs:
             row = self.ledger.row(job_id)
             return row is None or row.state in FINAL_STATES or self._finish(job_id, row.state, state, **fields)
         except (sqlite3.Error, OSError) as exc:
-            self.say("job {} not recorded as {} yet: {}".format(job_id, state, exc))
+            say("job {} not recorded as {} yet: {}".format(job_id, state, exc))
             self.later(lambda: self.finish(job_id, state, **fields))
             return False
 
@@ -384,7 +329,10 @@ class Jobs:
                 raise TimeoutError("job {} does not end".format(job_id))
             supervised = self.active.get(job_id)
             if supervised is not None:
-                procs.send_signal(supervised.pid, supervised.start_ticks, signal.SIGTERM)
+                # a supervisor that does nothing for so long hangs: without it `settle` ends the job
+                hangs = time.monotonic() > deadline - _CANCEL_WAIT_S + _CANCEL_HANGS_S
+                number = signal.SIGKILL if hangs else signal.SIGTERM
+                procs.send_signal(supervised.pid, supervised.start_ticks, number)
                 boundary("agent.cancel.made")
             await self.wait_final(job_id, _CANCEL_AGAIN_S)
         row = self.ledger.row(job_id)
@@ -430,9 +378,6 @@ class Jobs:
     def later(self, action: Callable[[], Any], delay_s: float = RETRY_S) -> None:
         asyncio.get_event_loop().call_later(delay_s, action)
 
-    def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     def log_folder(self, row: JobRow) -> str:
         return os.path.join(self.node.home, row.log_path[2:])
 
@@ -446,8 +391,3 @@ class Jobs:
 
 def _no_zygote(order: Dict[str, Any]) -> None:
     raise OSError("no zygote")
-
-
-def job_ids(text: str) -> List[int]:
-    """``1,2`` → ids. Raises `ValueError`."""
-    return [int(part) for part in text.split(",") if part]

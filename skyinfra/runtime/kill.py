@@ -12,7 +12,7 @@ import time
 from typing import Any, Dict, Set
 
 from skyinfra.runtime import disk, procs
-from skyinfra.runtime.variables import STATE_MARKER
+from skyinfra.runtime.variables import JOB_MARKER, STATE_MARKER, job_marker
 
 #: After the SIGKILLs: how long a process may take to disappear before it is reported as left.
 _GONE_S = 10.0
@@ -43,6 +43,25 @@ def kill(state: str, grace_s: float) -> Dict[str, Any]:
         if lock >= 0:
             os.close(lock)
     return {"killed": len(touched - set(left)), "left": [{"pid": p.pid, "name": p.name} for p in left.values()]}
+
+
+def end_job(state: str, job_id: int, supervisor_pid: int) -> Set[int]:
+    """Everything a killed supervisor left: by session, by marker, and what descends from those. Blocks.
+
+    Raises `OSError` while something of it is still there.
+    """
+    marker = "{}={}".format(JOB_MARKER, job_marker(state, job_id)).encode()
+
+    def find() -> Dict[int, procs.Stat]:
+        table = procs.snapshot()
+        roots = {p.pid for p in table.values() if p.sid == supervisor_pid and p.pid != supervisor_pid}
+        roots |= procs.marked(marker, table)
+        return {pid: table[pid] for pid in procs.family(roots, table)}
+
+    ended = procs.end_all(find, procs.TERM_GRACE_S)
+    if find():
+        raise OSError("processes of job {} do not end".format(job_id))
+    return ended
 
 
 def _end_agent(state: str, grace_s: float, touched: Set[int]) -> int:
@@ -121,11 +140,11 @@ def _lives(record: Dict[str, Any]) -> bool:
 
 
 def main_kill(state: str, grace_s: float) -> int:
-    result = kill(os.path.abspath(state), grace_s)
+    result = kill(os.path.realpath(state), grace_s)
     print(json.dumps(result))
     return 1 if result["left"] else 0
 
 
 def main_status(state: str) -> int:
-    print(json.dumps(status(os.path.abspath(state))))
+    print(json.dumps(status(os.path.realpath(state))))
     return 0

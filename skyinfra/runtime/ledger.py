@@ -195,6 +195,10 @@ class Ledger:
                 return None
             return self._job_event(job_id, events)
 
+    def last_end(self) -> Optional[float]:
+        """When the last job ended."""
+        return self._one("SELECT MAX(ended_at) FROM jobs")[0]
+
     def add_event(self, kind: str, body: Dict[str, Any]) -> None:
         with self._transaction() as events:
             self._event(kind, body, events)

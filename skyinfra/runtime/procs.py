@@ -4,6 +4,7 @@ A pid alone is never trusted: pids are reused. Owns finding and signalling; deci
 """
 
 import ctypes
+import functools
 import os
 import signal
 import time
@@ -14,6 +15,9 @@ SYS_PIDFD_OPEN = 434
 #: What a job's tree gets between SIGTERM and SIGKILL.
 TERM_GRACE_S = 5.0
 _POLL_S = 0.02
+#: Loaded once, before any fork: each `CDLL` makes classes, and a supervisor's own memory is what it touches.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_prctl, _syscall = _LIBC.prctl, _LIBC.syscall
 
 
 class Stat(NamedTuple):
@@ -33,17 +37,25 @@ class Stat(NamedTuple):
         return self.state not in "ZX" or (self.state == "Z" and self.threads > 1)
 
 
+@functools.lru_cache(maxsize=None)
 def boot_id() -> str:
     """Changes with every boot of the kernel."""
-    with open("/proc/sys/kernel/random/boot_id") as f:
-        return f.read().strip()
+    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def read_stat(pid: int) -> Optional[Stat]:
     """None when there is no such process."""
     try:
-        with open("/proc/{}/stat".format(pid), "rb") as f:
-            raw = f.read().decode("utf-8", "replace")
+        raw = _read("/proc/{}/stat".format(pid)).decode("utf-8", "replace")
     except OSError:  # ENOENT, or ESRCH when it ends while being read
         return None
     # the name stands in parentheses and may itself hold spaces and parentheses
@@ -144,8 +156,7 @@ def end_all(find: Callable[[], Dict[int, Stat]], grace_s: float, reap: Callable[
 
 def become_subreaper() -> None:
     """Orphans below this process become its children. Raises `OSError`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -154,8 +165,7 @@ def open_pidfd(pid: int) -> int:
     opener = getattr(os, "pidfd_open", None)
     if opener is not None:
         return opener(pid, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(SYS_PIDFD_OPEN, pid, 0)
+    fd = _syscall(SYS_PIDFD_OPEN, pid, 0)
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_open")
     return fd

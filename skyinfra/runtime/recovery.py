@@ -27,6 +27,8 @@ def recover(jobs: Jobs, boot: int) -> None:
         _recover_one(jobs, plan, rebooted, power_lost)
     if rebooted:
         jobs.drain(None)  # it was drained for the stop that is now over
+    else:
+        jobs.idle_since = ledger.last_end() or jobs.idle_since  # a new agent is no activity
     ledger.set_meta("boot", str(boot))
     ledger.set_meta("boot_id", procs.boot_id())
 

@@ -10,15 +10,15 @@ import json
 import os
 import re
 import sqlite3
-import sys
 import time
 from typing import AsyncIterator, Awaitable, BinaryIO, Callable, List, Tuple
 
 from skyinfra.runtime import disk, logs
 from skyinfra.runtime.files import Files, MissingBlob, UnsafePath, WrongDigest
 from skyinfra.runtime.http import HttpError, Request, Response
-from skyinfra.runtime.jobs import Draining, Jobs, job_ids
+from skyinfra.runtime.jobs import Draining, Jobs
 from skyinfra.runtime.protocol import HEARTBEAT_S, Event, FilesApply, Health, JobRow, JobSubmit, NodeConfig, dump
+from skyinfra.runtime.say import say
 from skyinfra.runtime.schema import checked
 
 Route = Callable[..., Awaitable[Response]]
@@ -155,7 +155,7 @@ class Api:
         return Response({"job_id": self._jobs.submit(checked(JobSubmit, await request.json()))})
 
     async def list_jobs(self, request: Request) -> Response:
-        ids = job_ids(request.query["ids"]) if "ids" in request.query else None
+        ids = [int(part) for part in request.query["ids"].split(",") if part] if "ids" in request.query else None
         return Response({"jobs": [dump(row) for row in self._jobs.ledger.rows(ids)]})
 
     async def get_job(self, request: Request, job_id: str) -> Response:
@@ -239,6 +239,6 @@ def _os_error(exc: OSError) -> HttpError:
         return HttpError(507, "no_space", "no space left on the node")
     if isinstance(exc, TimeoutError) and exc.errno is None:
         return HttpError(500, "internal", str(exc))
-    print("request failed: {!r}".format(exc), file=sys.stderr, flush=True)
+    say("request failed: {!r}".format(exc))
     name = errno.errorcode.get(exc.errno or 0, "error")
     return HttpError(500, "internal", "{} ({})".format(exc.strerror or exc, name))

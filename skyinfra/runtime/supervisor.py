@@ -13,13 +13,13 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from skyinfra.runtime import disk, procs
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.pump import LinePrefixer, LogFile, Pump
+from skyinfra.runtime.say import say
 
 RECORD_RETRY_S = 1.0
 #: How often a wait looks again although nothing woke it (a lost wake-up must not hang a job).
@@ -33,10 +33,10 @@ _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.S
 
 
 def main(order: Dict[str, Any]) -> int:
-    """Run one attempt. `order` is what `jobs.spawn_order` made. Returns the process's exit status."""
+    """Run one attempt. `order` is what `intake.spawn_order` made. Returns the process's exit status."""
     supervisor = Supervisor(order)
     if not supervisor.claim():
-        print("job {job_id}: attempt {attempt} is not ours to run".format(**order), file=sys.stderr)
+        say("job {job_id}: attempt {attempt} is not ours to run".format(**order))
         return 3
     supervisor.run()
     return 0
@@ -63,6 +63,7 @@ class Supervisor:
     def claim(self) -> bool:
         """Record that this process runs the attempt; False when the attempt was taken or withdrawn."""
         procs.become_subreaper()
+        boundary("supervisor.claim.before")
         record = dict(self.identity)
         record.update(state="SETTING_UP" if self.order["setup"] else "RUNNING", started_at=time.time())
         try:
@@ -97,7 +98,8 @@ class Supervisor:
         order = self.order
         inherited = {k: v for k, v in os.environ.items() if k not in _OURS_ONLY}
         logs = order["log_folder"]
-        os.makedirs(logs, mode=0o700, exist_ok=True)
+        if not os.path.isdir(logs):  # the agent made it at submit; a job before this one may have removed it
+            os.makedirs(logs, mode=0o700)
         run_log = os.path.join(logs, "run.log")
         if order["setup"]:
             log = LogFile([run_log, os.path.join(logs, "setup.log")])

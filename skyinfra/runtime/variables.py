@@ -6,7 +6,7 @@ Pure. Which variables exist in setup and which in run is SkyPilot's choice; scri
 import json
 import math
 import time
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple
 
 from skyinfra.runtime.jobqueue import Share
 from skyinfra.runtime.ledger import Plan
@@ -62,7 +62,7 @@ def device_variables(share: Share) -> Dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(share.device_ids)}
 
 
-def fixed_variables(plan: Plan, node: Node, inherited: Dict[str, str]) -> Dict[str, str]:
+def fixed_variables(plan: Plan, node: Node, inherited: Mapping[str, str]) -> Dict[str, str]:
     """What a task cannot override: where it lives, and how its processes are found."""
     fixed = {
         "HOME": node.home,

@@ -10,12 +10,12 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
 from typing import Any, Dict, Optional, Set, Tuple
 
 from skyinfra.runtime import procs, supervisor
+from skyinfra.runtime.say import say
 
 MAX_ORDER_BYTES = 131072
 
@@ -27,6 +27,7 @@ def main(fd: int) -> int:
     procs.become_subreaper()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    procs.boot_id()  # read once, here
     gc.disable()
     gc.freeze()  # pages of objects that are never collected again stay shared with the supervisors
     return Zygote(sock).serve()
@@ -97,9 +98,8 @@ class Zygote:
             os.setsid()
             status = supervisor.main(order)
         except BaseException:  # the outermost frame of this process: say it where the agent's log is
-            traceback.print_exc()
+            say(traceback.format_exc())
         finally:
-            sys.stderr.flush()
             os._exit(status)
 
     def _reap(self) -> None:

@@ -15,6 +15,7 @@ import time
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from skyinfra.runtime import procs
+from skyinfra.runtime.say import say
 from skyinfra.runtime.zygote import MAX_ORDER_BYTES
 
 #: A zygote that dies sooner than this after its start is not replaced at once: that would be a fork bomb.
@@ -97,7 +98,7 @@ class ZygoteLink:
         self._drop()
         if self._closed:
             return
-        print("zygote {} died; starting another".format(self.pid), file=sys.stderr, flush=True)
+        say("zygote {} died; starting another".format(self.pid))
         self._outbox.clear()  # `on_death` settles every order that has no record, sent or not
         self._on_death()
         loop = asyncio.get_event_loop()
@@ -110,7 +111,7 @@ class ZygoteLink:
             self.start()
             self._flush()
         except OSError as exc:  # no process or memory left: the node is in trouble, try again
-            print("no zygote: {}".format(exc), file=sys.stderr, flush=True)
+            say("no zygote: {}".format(exc))
             asyncio.get_event_loop().call_later(_MIN_LIFE_S, self._restart)
 
     def _drop(self) -> None:

@@ -65,7 +65,7 @@ def pytest_generate_tests(metafunc):
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
-        super().__init__("agent", timeout=DEADLINE_S)
+        super().__init__("agent", timeout=2 * DEADLINE_S)
         self._path = path
 
     def connect(self):
