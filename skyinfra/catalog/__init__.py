@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from skyinfra.catalog.catalog import Catalog
     from skyinfra.catalog.listing import InstanceTypeInfo, list_accelerator_counts, list_accelerators
     from skyinfra.catalog.offers import LiveCatalog, Offer
-    from skyinfra.catalog.optimizer import Plan, TaskPlan, optimize, plan_dag
+    from skyinfra.catalog.optimizer import Optimizer, Plan, TaskPlan, apply_plan, optimize, plan_dag
     from skyinfra.catalog.pool import PoolCatalog
     from skyinfra.catalog.prices import CatalogOffers
     from skyinfra.catalog.whynot import Refusal, explain, why_not
@@ -31,10 +31,12 @@ __all__ = [
     "InstanceTypeInfo",
     "LiveCatalog",
     "Offer",
+    "Optimizer",
     "Plan",
     "PoolCatalog",
     "Refusal",
     "TaskPlan",
+    "apply_plan",
     "asks_of",
     "candidate_rows",
     "candidates_of",
@@ -53,7 +55,7 @@ _HOMES = {
     "catalog": ("Catalog",),
     "listing": ("InstanceTypeInfo", "list_accelerator_counts", "list_accelerators"),
     "offers": ("LiveCatalog", "Offer"),
-    "optimizer": ("Plan", "TaskPlan", "optimize", "plan_dag"),
+    "optimizer": ("Optimizer", "Plan", "TaskPlan", "apply_plan", "optimize", "plan_dag"),
     "pool": ("PoolCatalog",),
     "prices": ("CatalogOffers",),
     "whynot": ("Refusal", "explain", "why_not"),

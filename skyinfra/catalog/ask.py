@@ -66,6 +66,7 @@ class Ask:
     accelerator_memory: Bound | None = None  #: any accelerator with so much memory each
     accelerator_maker: str | None = None  #: only beside `accelerator_memory`
     count: float = 0  #: of accelerators; 0 = none asked for
+    local_disk: Bound | None = None  #: GB of NVMe disks
     spot: bool = False
     max_hourly_cost: float | None = None  #: USD per hour of one node
 
@@ -100,6 +101,7 @@ def asks_of(resources: Any) -> Iterator[Ask]:
         "instance_type": resources.instance_type,
         "cpus": Bound.parse(resources.cpus),
         "memory": Bound.parse(resources.memory),
+        "local_disk": _disk_bound(resources.local_disk),
         "spot": bool(resources.use_spot),
         "max_hourly_cost": None if cost is None else float(cost),
     }
@@ -115,3 +117,8 @@ def asks_of(resources: Any) -> Iterator[Ask]:
             maker, size_gb, or_more = form
             bound = Bound(size_gb, at_least=or_more)
             yield Ask(**common, accelerator_memory=bound, accelerator_maker=maker, count=float(count))
+
+
+def _disk_bound(text: str | None) -> Bound | None:
+    """`nvme:100+`: the kind is not told apart, as every machine's own disks are NVMe now, and that serves `ssd`."""
+    return None if text is None else Bound.parse(text.rpartition(":")[2])

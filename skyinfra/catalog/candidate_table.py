@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from skyinfra.catalog.objective import Ranked
-from skyinfra.catalog.optimizer import TaskPlan
+from skyinfra.catalog.optimizer import Plan, TaskPlan
 
-__all__ = ["COLUMNS", "CandidateRow", "candidate_rows"]
+__all__ = ["COLUMNS", "CandidateRow", "candidate_rows", "plan_text"]
 
 COLUMNS = ("INFRA", "INSTANCE", "vCPUs", "Mem(GB)", "GPUS", "COST ($)", "CHOSEN")
 _BY_REGION = ("kubernetes", "ssh", "slurm")
@@ -61,3 +61,19 @@ def _row(one: Ranked, chosen: bool) -> CandidateRow:
 
 def _amount(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as plain text: each task's table, then the totals."""
+    lines: list[str] = []
+    for task_plan in plan.tasks:
+        nodes = task_plan.task.num_nodes
+        lines.append(f"{task_plan.task.name or 'task'}: {nodes} node{'s' if nodes > 1 else ''}")
+        cells = [COLUMNS, *((*row[:6], "✔" if row.chosen else "") for row in candidate_rows(task_plan))]
+        widths = [max(len(row[n]) for row in cells) for n in range(len(COLUMNS))]
+        lines += [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+    cost = "not known" if plan.total_cost is None else f"${plan.total_cost:.2f}"
+    lines.append(f"Estimated cost: {cost}; estimated time: {plan.total_time_s / 3600:.1f} h")
+    return "\n".join(lines)

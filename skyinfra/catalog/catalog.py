@@ -61,6 +61,13 @@ class Catalog:
         return cls.from_sources(Sources.of_home(home), clouds, live)
 
     @classmethod
+    def default(cls) -> Catalog:
+        """The catalog of the state folder that this process works with."""
+        from skyinfra.model.home import Home
+
+        return cls.load(home=Home.from_env().root)
+
+    @classmethod
     def from_sources(
         cls, sources: Sources, clouds: Iterable[str] | None = None, live: Iterable[LiveCatalog] = ()
     ) -> Catalog:

@@ -51,7 +51,7 @@ def list_accelerators(
     named = _pattern(name_filter, case_sensitive)
     placed = _pattern(region_filter, case_sensitive)
     found: dict[str, list[InstanceTypeInfo]] = {}
-    for offer in _accelerated(_chosen(catalog or Catalog.load(), clouds)):
+    for offer in _accelerated(_chosen(catalog or Catalog.default(), clouds)):
         name = offer.accelerator or ""
         if gpus_only and not is_gpu(name):
             continue

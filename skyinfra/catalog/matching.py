@@ -7,7 +7,7 @@ from skyinfra.catalog.table import Shape
 from skyinfra.catalog.tpus import chips_alias
 from skyinfra.model.accelerators import ACCELERATORS, is_tpu
 
-__all__ = ["accelerator_fits", "count_fits", "is_gpu", "shape_fits"]
+__all__ = ["accelerator_fits", "count_fits", "disk_fits", "is_gpu", "shape_fits"]
 
 _COUNT_TOLERANCE = 0.01  # clouds write a third of a GPU as 0.33 or 0.333
 _GPU_MAKERS = ("NVIDIA", "AMD", "Intel")
@@ -41,11 +41,21 @@ def count_fits(shape: Shape, ask: Ask) -> bool:
     return abs(shape.accelerator_count - ask.count) < _COUNT_TOLERANCE
 
 
+def disk_fits(shape: Shape, ask: Ask) -> bool:
+    """Whether a machine comes with the disks asked for. A machine type that is named is taken at the user's word
+    where the size is not known."""
+    if ask.local_disk is None or (shape.local_disk_gb is None and ask.instance_type is not None):
+        return True
+    return ask.local_disk.allows(shape.local_disk_gb)
+
+
 def shape_fits(shape: Shape, ask: Ask) -> bool:
     """Whether a machine's hardware is what was asked for. A named machine type need not name its accelerators."""
     if ask.cpus is not None and not ask.cpus.allows(shape.vcpus):
         return False
     if ask.memory is not None and not ask.memory.allows(shape.memory_gib, shape.vcpus):
+        return False
+    if not disk_fits(shape, ask):
         return False
     if ask.instance_type is not None:
         if ask.instance_type.lower() != shape.instance_type.lower():

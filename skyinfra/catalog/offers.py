@@ -32,7 +32,9 @@ COLUMNS = (
     "zones",
     "on_demand_usd_per_hour",
     "spot_usd_per_hour",
+    "local_disk_gb",
 )
+_OPTIONAL = ("local_disk_gb",)  # data older than the column lacks it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Offer:
     zones: tuple[str, ...]
     price: float | None
     spot_price: float | None
+    local_disk_gb: float | None = None  #: NVMe disks that come with the machine, all together
 
     def hourly(self, spot: bool) -> float | None:
         """The price in one of the two ways to buy it, or None when it is not known or not sold so."""
@@ -76,7 +79,7 @@ def read_offers(cloud: str, file: IO[str]) -> Iterator[Offer]:
     Raises `ValueError` naming the line when a column is missing or a number is not one.
     """
     reader = csv.DictReader(file)
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    missing = [name for name in COLUMNS if name not in (*(reader.fieldnames or ()), *_OPTIONAL)]
     if missing:
         raise ValueError(f"catalog of {cloud}: column {missing[0]!r} is missing")
     for row in reader:
@@ -104,6 +107,7 @@ def write_offers(offers: Iterable[Offer], file: IO[str]) -> int:
                 ";".join(offer.zones),
                 _text(offer.price),
                 _text(offer.spot_price),
+                _text(offer.local_disk_gb),
             )
         )
         written += 1
@@ -132,6 +136,7 @@ def _offer(cloud: str, row: dict[str, str]) -> Offer:
         tuple(_zone(cloud, region, zone) for zone in row["zones"].split(";") if zone),
         _number(row["on_demand_usd_per_hour"]),
         _number(row["spot_usd_per_hour"]),
+        _number(row.get("local_disk_gb") or ""),
     )
 
 

@@ -19,13 +19,15 @@ from skyinfra.model.exceptions import ResourcesUnavailableError, with_hint
 from skyinfra.model.states import OptimizeTarget
 
 if TYPE_CHECKING:
+    from skyinfra.catalog.whynot import Refusal
     from skyinfra.model.dag import Dag
     from skyinfra.model.resources import Resources
     from skyinfra.model.task import Task
 
-__all__ = ["Plan", "TaskPlan", "optimize", "plan_dag", "plan_task"]
+__all__ = ["Optimizer", "Plan", "TaskPlan", "apply_plan", "optimize", "plan_dag", "plan_task"]
 
 _NOTHING: Value = (0.0, 0.0)
+_MAY_BE_UNKNOWN = ("instance_type", "accelerator", "local_disk", "region", "zone", "spot", "price")
 
 K = TypeVar("K", bound=Hashable)
 
@@ -60,10 +62,14 @@ def optimize(
     reservations: Reservations | None = None,
 ) -> Dag:
     """The DAG, each task with its `best_resources` set. Raises as `plan_dag`; then nothing is set."""
-    plan = plan_dag(dag, minimize, blocked_resources, offers, reservations=reservations)
+    apply_plan(plan_dag(dag, minimize, blocked_resources, offers, reservations=reservations))
+    return dag
+
+
+def apply_plan(plan: Plan) -> None:
+    """Set each task's `best_resources`."""
     for task_plan in plan.tasks:
         task_plan.task.best_resources = task_plan.chosen.candidate.resources()
-    return dag
 
 
 def plan_dag(
@@ -74,12 +80,12 @@ def plan_dag(
     *,
     reservations: Reservations | None = None,
 ) -> Plan:
-    """The best plan. `offers` None = all shipped data; `reservations` = nodes already paid for, by place.
+    """The best plan. `offers` None = all the data of this state folder; `reservations` = nodes already paid for.
 
     Raises `ResourcesUnavailableError` (with an empty history: nothing was tried) when a task fits nowhere, or the
     members of a job group nowhere together; `ValueError` for an empty DAG or one with a cycle.
     """
-    catalog = offers or Catalog.load()
+    catalog = offers or Catalog.default()
     blocked, reserved = list(blocked_resources or ()), reservations or {}
     tasks, edges = _ordered(dag)
     ranked = [plan_task(task, catalog, minimize, blocked, reserved) for task in tasks]
@@ -104,12 +110,16 @@ def plan_task(
     from skyinfra.catalog.whynot import explain, why_not
 
     refusals = why_not(catalog, task.resources, num_nodes=task.num_nodes, blocked=blocked)
-    raise with_hint(ResourcesUnavailableError(explain(task.name, refusals)), _hint(refusals))
+    raise with_hint(ResourcesUnavailableError(explain(task.name, refusals)), _hint(catalog, refusals))
 
 
-def _hint(refusals: Sequence[object]) -> str:
-    tries = dict.fromkeys(text for one in refusals if (text := getattr(one, "suggestion", None)))
-    return "; or ".join(tries) or "`gpus list` shows what there is; leave region or cloud open to allow more places"
+def _hint(catalog: Catalog, refusals: Sequence[Refusal]) -> str:
+    """What to change; and, where the shipped data may only not know better, how to learn more."""
+    tries = dict.fromkeys(one.suggestion for one in refusals if one.suggestion)
+    for one in refusals:
+        if one.requirement in _MAY_BE_UNKNOWN and (age := catalog.as_of(one.cloud)) is not None and not age.refreshed:
+            tries[f"`skyinfra catalog refresh {one.cloud}`: {age.describe()}"] = None
+    return "; or ".join(tries) or "`skyinfra gpus list` shows what there is; leave region or cloud open"
 
 
 def _ordered(dag: Dag) -> tuple[list[Task], list[tuple[int, int]]]:
@@ -223,3 +233,33 @@ def _sum(values: Iterable[Value]) -> Value:
     for value in values:
         total = _add(total, value)
     return total
+
+
+class Optimizer:
+    """The optimizer by SkyPilot's name and calls, for programs that use it directly."""
+
+    @staticmethod
+    def optimize(
+        dag: Dag,
+        minimize: OptimizeTarget = OptimizeTarget.COST,
+        blocked_resources: Iterable[Resources] | None = None,
+        quiet: bool = False,
+    ) -> Dag:
+        """`optimize`, with the candidates of each task on stdout unless `quiet`. Raises as `plan_dag`."""
+        plan = plan_dag(dag, minimize, blocked_resources)
+        apply_plan(plan)
+        if not quiet:
+            from skyinfra.catalog.candidate_table import plan_text
+
+            print(plan_text(plan))
+        return dag
+
+    @staticmethod
+    def optimize_job_group(
+        dag: Dag,
+        minimize: OptimizeTarget = OptimizeTarget.COST,
+        blocked_resources: Iterable[Resources] | None = None,
+        quiet: bool = False,
+    ) -> Dag:
+        """The same: that it is a group is seen from the DAG."""
+        return Optimizer.optimize(dag, minimize, blocked_resources, quiet)

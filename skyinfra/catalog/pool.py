@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from skyinfra.catalog.ask import Ask
-from skyinfra.catalog.matching import accelerator_fits
+from skyinfra.catalog.matching import accelerator_fits, disk_fits
 from skyinfra.catalog.offers import Offer
 from skyinfra.catalog.table import Shape
 
@@ -40,10 +40,11 @@ def _has(machine: Offer, ask: Ask) -> bool:
         # "4x" is how much memory to take per vCPU, which these machines do not come in; what is there is taken.
         if bound is not None and not bound.per_vcpu and (has is None or has < bound.value):
             return False
+    if not disk_fits(Shape.of(machine), ask):
+        return False
     if not ask.wants_accelerator:
         return True
-    shape = Shape("", None, None, machine.accelerator, machine.accelerator_count, machine.accelerator_memory_gib)
-    return accelerator_fits(shape, ask) and machine.accelerator_count >= ask.count
+    return accelerator_fits(Shape.of(machine), ask) and machine.accelerator_count >= ask.count
 
 
 def _cut(machine: Offer, ask: Ask) -> Offer:

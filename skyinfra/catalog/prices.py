@@ -21,7 +21,7 @@ __all__ = ["CatalogOffers"]
 class CatalogOffers:
     """`skyinfra.model.offers.Offers` over a catalog, loaded when first asked."""
 
-    def __init__(self, load: Callable[[], Catalog] = Catalog.load) -> None:
+    def __init__(self, load: Callable[[], Catalog] = Catalog.default) -> None:
         self._load = load
         self._catalog: Catalog | None = None
 

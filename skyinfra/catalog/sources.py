@@ -36,6 +36,13 @@ class Age:
         """Whole days since then."""
         return ((today or datetime.now(UTC).date()) - self.as_of).days
 
+    def describe(self, today: date | None = None) -> str:
+        """For people: how old the prices are, and whether they are the ones that came with the package."""
+        days = self.days(today)
+        old = "today's" if days <= 0 else f"{days} day{'s' if days > 1 else ''} old"
+        origin = "" if self.refreshed else ", a part of all offers that came with the package"
+        return f"prices of {self.cloud} as of {self.as_of} ({old}{origin})"
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:

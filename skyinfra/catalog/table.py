@@ -19,7 +19,7 @@ from skyinfra.catalog.tpus import chips_alias
 
 __all__ = ["Shape", "Table"]
 
-_MAGIC = b"skyinfra-offers-1\n"
+_MAGIC = b"skyinfra-offers-2\n"
 _UNKNOWN = math.nan
 
 
@@ -32,6 +32,20 @@ class Shape(NamedTuple):
     accelerator: str | None
     accelerator_count: float
     accelerator_memory_gib: float | None
+    local_disk_gb: float | None = None
+
+    @classmethod
+    def of(cls, offer: Offer) -> Shape:
+        """The machine in an offer."""
+        return cls(
+            offer.instance_type,
+            offer.vcpus,
+            offer.memory_gib,
+            offer.accelerator,
+            offer.accelerator_count,
+            offer.accelerator_memory_gib,
+            offer.local_disk_gb,
+        )
 
 
 class Table:
@@ -77,7 +91,8 @@ class Table:
 
     def offer(self, row: int) -> Offer:
         """The row as an object."""
-        name, vcpus, memory_gib, accelerator, count, accelerator_memory_gib = self.shapes[self.shape_of[row]]
+        shape = self.shapes[self.shape_of[row]]
+        name, vcpus, memory_gib, accelerator, count, accelerator_memory_gib, local_disk_gb = shape
         return Offer(
             self.cloud,
             name,
@@ -90,6 +105,7 @@ class Table:
             self.zones(row),
             self.hourly(row, False),
             self.hourly(row, True),
+            local_disk_gb,
         )
 
     @classmethod
@@ -143,10 +159,7 @@ def _columns(offers: Iterable[Offer]) -> dict[str, Any]:
     zone_sets: dict[tuple[str, ...], int] = {}
     shape_of, region_of, zones_of = array("I"), array("I"), array("I")
     for o in rows:
-        shape = Shape(
-            o.instance_type, o.vcpus, o.memory_gib, o.accelerator, o.accelerator_count, o.accelerator_memory_gib
-        )
-        shape_of.append(shapes.setdefault(shape, len(shapes)))
+        shape_of.append(shapes.setdefault(Shape.of(o), len(shapes)))
         region_of.append(regions.setdefault(o.region, len(regions)))
         zones_of.append(zone_sets.setdefault(o.zones, len(zone_sets)))
     spot_order = sorted(range(len(rows)), key=lambda row: (_last_if_unknown(rows[row].spot_price), row))

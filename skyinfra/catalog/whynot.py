@@ -1,7 +1,7 @@
 """Why a task does not fit: for each family of offers the requirement that ruled it out, and the nearest that would do.
 
 A family is one accelerator of one cloud, or the machines without accelerators of one cloud. The requirements are
-looked at in a fixed order (kind, number, vCPUs, memory, place, way of buying, price, blocks); the first one that
+looked at in a fixed order (kind, number, vCPUs, memory, disks, place, way of buying, price, blocks); the first one that
 leaves nothing is the reason, and the nearest offer is taken from what was left before it.
 """
 
@@ -17,14 +17,31 @@ from skyinfra.catalog.ask import Ask, Bound, asks_of
 from skyinfra.catalog.candidates import candidates_of, is_buyable
 from skyinfra.catalog.catalog import Catalog, zone_fits
 from skyinfra.catalog.defaults import with_defaults
-from skyinfra.catalog.matching import accelerator_fits, count_fits
+from skyinfra.catalog.matching import accelerator_fits, count_fits, disk_fits
 from skyinfra.catalog.offers import Offer
 from skyinfra.catalog.table import Shape
 
 if TYPE_CHECKING:
     from skyinfra.model.resources import Resources
 
-__all__ = ["Refusal", "explain", "why_not"]
+__all__ = ["REQUIREMENTS", "Refusal", "explain", "why_not"]
+
+
+REQUIREMENTS = (
+    "cloud",
+    "instance_type",
+    "accelerator",
+    "count",
+    "cpus",
+    "memory",
+    "local_disk",
+    "region",
+    "zone",
+    "spot",
+    "price",
+    "max_hourly_cost",
+    "blocked",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +50,7 @@ class Refusal:
 
     cloud: str
     family: str  #: an accelerator's name, "cpu", or the machine type that was named
-    #: cloud, instance_type, accelerator, count, cpus, memory, region, zone, spot, price, max_hourly_cost or blocked
-    requirement: str
+    requirement: str  #: one of `REQUIREMENTS`
     asked: str
     nearest: Offer | None  #: the nearest offer that would do if the requirement were met by it
     text: str  #: one line
@@ -89,7 +105,7 @@ def _families(catalog: Catalog, cloud: str, ask: Ask) -> dict[str, list[Offer]]:
         if ask.instance_type is not None:
             if offer.instance_type.lower() == ask.instance_type.lower():
                 families.setdefault(offer.instance_type, []).append(offer)
-        elif accelerator_fits(_shape(offer), ask):
+        elif accelerator_fits(Shape.of(offer), ask):
             families.setdefault(offer.accelerator or "cpu", []).append(offer)
     return families
 
@@ -215,6 +231,15 @@ def _refuse_amount(
     return family.refuse(name, bound, nearest, _with(text, suggestion), suggestion)
 
 
+def _refuse_disk(family: _Family, left: list[Offer]) -> Refusal:
+    if all(offer.local_disk_gb is None for offer in left):
+        text = f"the sizes of local disks are not known for {family.cloud}; a named instance_type is taken as it is"
+        return family.refuse("local_disk", family.ask.local_disk, None, text)
+    return _refuse_amount(
+        family, left, "local_disk", family.ask.local_disk, lambda o: o.local_disk_gb, "GB of local disk"
+    )
+
+
 def _refuse_region(family: _Family, left: list[Offer]) -> Refusal:
     nearest = min(left, key=lambda o: (not _same_continent(o.region, family.ask.region or ""), _cost(o, family.ask)))
     asked = family.ask.region
@@ -250,24 +275,14 @@ def _refuse_price(family: _Family, left: list[Offer]) -> Refusal:
 
 
 _CHECKS: Sequence[_Check] = (
-    (lambda o, ask: not ask.wants_accelerator or count_fits(_shape(o), ask), _refuse_count),
+    (lambda o, ask: not ask.wants_accelerator or count_fits(Shape.of(o), ask), _refuse_count),
     (lambda o, ask: ask.cpus is None or ask.cpus.allows(o.vcpus), _refuse_cpus),
     (lambda o, ask: ask.memory is None or ask.memory.allows(o.memory_gib, o.vcpus), _refuse_memory),
+    (lambda o, ask: disk_fits(Shape.of(o), ask), _refuse_disk),
     (lambda o, ask: ask.region is None or ask.region.lower() == o.region.lower(), _refuse_region),
     (lambda o, ask: ask.zone is None or zone_fits(ask.zone, o.zones, o.region), _refuse_zone),
     (is_buyable, _refuse_price),
 )
-
-
-def _shape(offer: Offer) -> Shape:
-    return Shape(
-        offer.instance_type,
-        offer.vcpus,
-        offer.memory_gib,
-        offer.accelerator,
-        offer.accelerator_count,
-        offer.accelerator_memory_gib,
-    )
 
 
 def _thing(offer: Offer) -> str:

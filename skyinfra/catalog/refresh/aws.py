@@ -149,7 +149,16 @@ def _offer(info: dict[str, Any], region: str, zones: tuple[str, ...], price: flo
         zones,
         price,
         spot,
+        _nvme_gb(info),
     )
+
+
+def _nvme_gb(info: dict[str, Any]) -> float | None:
+    """GB of the machine's own NVMe disks; None where it has none, which is "not what was asked for" all the same."""
+    storage = info.get("InstanceStorageInfo")
+    if storage is None or storage.get("NvmeSupport") == "unsupported":
+        return None
+    return float(storage["TotalSizeInGB"])
 
 
 def _zone_ids(ec2: Any) -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -20,9 +21,7 @@ def naive(offers: list[Offer], ask: Ask) -> set[Offer]:
     """The same question, answered row by row."""
 
     def fits(o: Offer) -> bool:
-        shape = Shape(
-            o.instance_type, o.vcpus, o.memory_gib, o.accelerator, o.accelerator_count, o.accelerator_memory_gib
-        )
+        shape = Shape.of(o)
         price = o.spot_price if ask.spot else o.price
         return (
             shape_fits(shape, ask)
@@ -148,3 +147,12 @@ def test_only_narrows_clouds_and_keeps_the_data(shipped: Catalog) -> None:
 def test_a_cloud_without_a_catalog_is_refused_at_load() -> None:
     with pytest.raises(KeyError):
         Catalog.load(["vast"])
+
+
+def test_local_disks_are_asked_for_by_size_and_unknown_ones_do_not_count(offer: Any, catalog_of: Any) -> None:
+    big = dataclasses.replace(offer("aws", "i4i.large"), local_disk_gb=468.0)
+    catalog = catalog_of(big, offer("aws", "m6i.large"))
+    assert [o.instance_type for o in catalog.fits(next(asks_of(Resources(local_disk="nvme:300+"))))] == ["i4i.large"]
+    assert not [*catalog.fits(next(asks_of(Resources(local_disk="500+"))))]
+    named = Resources(infra="aws", instance_type="m6i.large", local_disk="nvme")
+    assert [o.instance_type for o in catalog.fits(next(asks_of(named)))] == ["m6i.large"]

@@ -71,7 +71,7 @@ def test_the_cached_table_answers_as_the_file_does(sources: Sources) -> None:
     assert [*Catalog.from_sources(sources).fits(Ask(accelerator="A100", count=8))] == first != []
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"skyinfra-offers-1\n\0\0\0\0[]"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"skyinfra-offers-2\n\0\0\0\0[]"])
 def test_a_spoilt_cache_only_costs_time(sources: Sources, content: bytes) -> None:
     sources.table("gcp")
     assert sources.cache is not None

@@ -12,7 +12,7 @@ from skyinfra.catalog.candidate_table import candidate_rows
 from skyinfra.catalog.catalog import Catalog
 from skyinfra.catalog.choice import Puzzle, solve_chain, solve_general
 from skyinfra.catalog.offers import Offer
-from skyinfra.catalog.optimizer import Plan, optimize, plan_dag
+from skyinfra.catalog.optimizer import Optimizer, Plan, optimize, plan_dag
 from skyinfra.catalog.prices import CatalogOffers
 from skyinfra.model.clouds import AWS, GCP
 from skyinfra.model.dag import Dag, DagExecution
@@ -167,6 +167,25 @@ def test_candidates_have_one_row_per_cloud_accelerator_and_way_of_buying(shipped
     assert rows[1][:6] == ("AWS (us-west-2)", "p4d.24xlarge", "96", "1152", "A100:8", "43.92")
 
 
+def test_optimizer_by_its_old_name_prints_the_table_unless_told(
+    shipped: Catalog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Catalog, "default", classmethod(lambda cls: shipped))
+    task = task_of(Resources(accelerators="A100:8"), name="train")
+    Optimizer.optimize(dag_of(task), quiet=True)
+    assert capsys.readouterr().out == ""
+    assert task.best_resources is not None
+    Optimizer.optimize(dag_of(task))
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 1 node",
+        "INFRA                INSTANCE             vCPUs  Mem(GB)  GPUS    COST ($)  CHOSEN",
+        "AWS (us-west-2)      p4d.24xlarge         96     1152     A100:8  21.96     ✔",
+        "Azure (eastus)       Standard_ND96asr_v4  96     900      A100:8  27.20",
+        "GCP (us-central1-a)  a2-highgpu-8g        96     680      A100:8  29.39",
+        "Estimated cost: $21.96; estimated time: 1.0 h",
+    ]
+
+
 def test_an_empty_dag_is_refused(shipped: Catalog) -> None:
     with pytest.raises(ValueError, match="no tasks"):
         plan_dag(Dag(), offers=shipped)
@@ -179,6 +198,12 @@ def test_a_refused_dag_sets_nothing(shipped: Catalog) -> None:
     assert fits.best_resources is None
     assert caught.value.failover_history == []
     assert "A100:8" in caught.value.hint  # type: ignore[attr-defined]
+
+
+def test_a_place_that_shipped_data_may_only_not_know_brings_a_hint_to_refresh(shipped: Catalog) -> None:
+    with pytest.raises(ResourcesUnavailableError) as caught:
+        plan_dag(dag_of(task_of(Resources(cpus="8+", infra="aws/ap-south-1"))), offers=shipped)
+    assert "`skyinfra catalog refresh aws`: prices of aws as of 2026-07-20" in caught.value.hint  # type: ignore[attr-defined]
 
 
 # --- several tasks ---------------------------------------------------------------------------------------------------

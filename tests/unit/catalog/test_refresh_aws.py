@@ -38,9 +38,10 @@ def gpus(name: str, count: int, mib: int) -> dict[str, Any]:
     return {"Gpus": [{"Name": name, "Count": count, "MemoryInfo": {"SizeInMiB": mib}}]}
 
 
+NVME = {"TotalSizeInGB": 8000, "NvmeSupport": "required"}
 TYPES = [
     described("m6i.2xlarge", 8, 32),
-    described("p4de.24xlarge", 96, 1152, GpuInfo=gpus("A100", 8, 81920)),
+    described("p4de.24xlarge", 96, 1152, GpuInfo=gpus("A100", 8, 81920), InstanceStorageInfo=NVME),
     described("trn2.48xlarge", 192, 2048, NeuronInfo={"NeuronDevices": [{"Name": "Trainium2", "Count": 16}]}),
     described("m7g.large", 2, 8, arch="arm64"),
     described("m6i.metal", 128, 512, BareMetal=True),
@@ -119,7 +120,7 @@ def test_machines_prices_and_zones_meet_in_offers(ec2: Recorded, pricing: Record
     region = "us-east-1"
     assert list(aws.offers()) == [
         Offer("aws", "m6i.2xlarge", 8, 32, None, 0, None, region, ("use1-az4", "use1-az6"), 0.384, 0.15),
-        Offer("aws", "p4de.24xlarge", 96, 1152, "A100-80GB", 8, 80.0, region, ("use1-az6",), 27.44705, None),
+        Offer("aws", "p4de.24xlarge", 96, 1152, "A100-80GB", 8, 80.0, region, ("use1-az6",), 27.44705, None, 8000),
         Offer("aws", "trn2.48xlarge", 192, 2048, "Trainium2", 16, None, region, ("use1-az6",), None, None),
     ]
     asked = {f["Field"]: f["Value"] for f in pricing.asked["get_products"]["Filters"]}
@@ -160,6 +161,7 @@ def test_what_aws_refuses_comes_back_as_a_cloud_error_with_its_code() -> None:
     assert caught.value.error_type == "UnauthorizedOperation"
 
 
+@pytest.mark.slow
 def test_ec2s_own_shapes_are_understood(pricing: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     moto = pytest.importorskip("moto", reason="moto is not installed: EC2's shapes are only held against recordings")
     boto3 = pytest.importorskip("boto3")

@@ -70,6 +70,11 @@ from skyinfra.model.resources import Resources
             "instance_type",
             "no p4d.24xlarg; the nearest name is p4d.24xlarge",
         ),
+        (
+            {"accelerators": "A100:8", "infra": "aws", "local_disk": "nvme:100+"},
+            "local_disk",
+            "the sizes of local disks are not known for aws; a named instance_type is taken as it is",
+        ),
         ({"infra": "lambda"}, "cloud", "no offers are known for this cloud, or it is not enabled"),
     ],
 )
