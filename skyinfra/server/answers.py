@@ -14,10 +14,6 @@ from skyinfra.wire.errors import error_body
 __all__ = ["HttpError", "JobNotFound", "json_response", "respond", "status_of"]
 
 
-class JobNotFound(Exception):
-    """There is no such job on that cluster."""
-
-
 class HttpError(Exception):
     """An answer that has a status of its own."""
 
@@ -27,8 +23,14 @@ class HttpError(Exception):
         self.body = error_body(kind, message, hint=hint)
 
 
+class JobNotFound(HttpError):
+    """There is no such job on that cluster. Not a public class: clients know it by this name in `type`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(404, "JobNotFound", message)
+
+
 _STATUS: dict[type[Exception], int] = {
-    JobNotFound: 404,
     public.ClusterDoesNotExist: 404,
     public.RequestAlreadyExistsError: 409,
     public.ClusterNotUpError: 409,

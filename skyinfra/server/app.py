@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,11 +23,12 @@ from skyinfra.wire.versions import PRODUCT_VERSION
 __all__ = ["build", "describe", "rendered"]
 
 
-def build(services: Services) -> Gate:
+def build(services: Services) -> FastAPI:
     """The application that uvicorn serves."""
     app = _routes()
     app.state.services = services
-    return Gate(app, services.tokens)
+    app.add_middleware(Gate, tokens=services.tokens)
+    return app
 
 
 def _routes() -> FastAPI:
@@ -35,7 +37,7 @@ def _routes() -> FastAPI:
         app.include_router(router)
     app.add_api_route("/v1/openapi.json", _openapi, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(422, _http_exception)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     return app
 
 
@@ -44,10 +46,18 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses (no such path, a query parameter that is no number), in our form."""
+    """What the framework itself refuses (no such path or method), in our form."""
     status = getattr(error, "status_code", 400)
     text = getattr(error, "detail", None) or str(error)
     return json_response(error_body("ValueError", f"{request.method} {request.url.path}: {text}"), status)
+
+
+async def _bad_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = "; ".join(
+        f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg'][:1].lower()}{e['msg'][1:]}" for e in error.errors()
+    )
+    return json_response(error_body("ValueError", f"{request.method} {request.url.path}: {problems}"), 400)
 
 
 def describe() -> dict[str, Any]:

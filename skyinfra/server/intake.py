@@ -46,7 +46,8 @@ def incoming(verb: str, body: dict[str, Any], principal: Principal, key: str | N
     unique = str(uuid.uuid4())
     stable = {k: v for k, v in body.items() if k not in ("entrypoint", "user")}
     name = body["cluster_name"] or _made_up_name(principal)
-    display = {**body, "cluster_name": name}
+    entrypoint = _redacted_entrypoint(body)
+    display = {**body, "cluster_name": name, "entrypoint": entrypoint}
     if "task" in body:
         display["task"] = redacted_task(body["task"])
     return Incoming(
@@ -58,7 +59,7 @@ def incoming(verb: str, body: dict[str, Any], principal: Principal, key: str | N
         cluster_name=name,
         body=body,
         display=display,
-        entrypoint=_redacted_entrypoint(body),
+        entrypoint=entrypoint,
         fingerprint=json.dumps([verb, stable], sort_keys=True).encode(),
         blobs=tuple(blob["digest"] for blob in body.get("blobs", {}).values()),
     )

@@ -1,0 +1,298 @@
+"""A server in this process over a world that is not there: fake stacks, fake agents, real HTTP, real database."""
+
+import asyncio
+import dataclasses
+import itertools
+import json
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+import uvicorn
+
+from skyinfra.channels import AgentError, Unreachable
+from skyinfra.model.home import Home
+from skyinfra.runtime.protocol import Event, Health, JobRow
+from skyinfra.server.app import build
+from skyinfra.server.process import _Uvicorn, listen
+from skyinfra.server.services import Services
+from skyinfra.server.settings import Settings
+from skyinfra.stacks.operation import Changes, OperationEvent, OperationResult
+
+
+@dataclasses.dataclass
+class FakeNode:
+    """A machine and its agent. `dead` = nobody answers."""
+
+    stack: str
+    token: str
+    generation: int = 0
+    boot: int = 0
+    dead: bool = False
+    draining: bool = False
+    jobs: list = dataclasses.field(default_factory=list)
+    events: list = dataclasses.field(default_factory=list)
+    files: dict = dataclasses.field(default_factory=dict)
+    applied: list = dataclasses.field(default_factory=list)
+    submitted: list = dataclasses.field(default_factory=list)
+    config: object = None
+    changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    def note(self, kind, body):
+        self.events.append(Event(len(self.events) + 1, 0.0, kind, body))
+        self.wake()
+
+    def wake(self):
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def die(self):
+        self.dead = True
+        self.wake()
+
+
+class World:
+    """What exists, and knobs: `refuse` answers the next ups, `gate` holds operations, `left` survives a destroy."""
+
+    def __init__(self):
+        self.nodes = {}
+        self.operations = []
+        self.refuse = []
+        self.gate = None
+        self.left = []
+        self.cpus, self.memory_gb, self.gpus = 4.0, 16.0, {}
+        self.cancelled = []
+        self.settled = []
+
+    # --- launcher
+    async def start(self):
+        pass
+
+    async def stop(self, grace_s=10):
+        pass
+
+    async def settle(self, operation_id):
+        self.settled.append(operation_id)
+
+    async def run(self, request, secrets, on_event, *, env=None):
+        self.operations.append(request)
+        urn = f"urn:pulumi:{request.stack}::skyinfra::skyinfra:local:Machine::{request.stack}-0"
+        on_event(OperationEvent(1, 0.0, "began", urn, "create"))
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request.id)
+            raise
+        if request.kind == "destroy":
+            self.nodes.pop(request.stack, None)
+            if self.left:
+                return OperationResult("failed", request.fence, "leftovers", leftovers=tuple(self.left))
+            return OperationResult("succeeded", request.fence, changes=Changes(delete=1))
+        if self.refuse:
+            kind, message = self.refuse.pop(0)
+            return OperationResult("failed", request.fence, kind, message)
+        slot = request.spec.slots[0]
+        node = self.nodes.setdefault(request.stack, FakeNode(request.stack, secrets["agent_token"]))
+        node.generation, node.boot, node.dead = slot.agent_generation, request.spec.boot, False
+        on_event(OperationEvent(2, 0.0, "done", urn, "create"))
+        nodes = ({
+            "slot": 0, "id": f"{request.stack}-0-0", "internal_ip": "127.0.0.9", "external_ip": "127.0.0.1",
+            "channel": {"kind": "local", "socket": request.stack}, "incarnation": 0,
+        },)  # fmt: skip
+        return OperationResult("succeeded", request.fence, version=1, changes=Changes(create=2), nodes=nodes)
+
+    # --- cloud
+    def capacity(self):
+        return {"cpus": self.cpus, "memory_gb": self.memory_gb, "gpus": self.gpus}
+
+    def observe(self, stack=None):
+        return [{"id": f"{s}-0-0", "cluster": s} for s in self.nodes if stack in (None, s)]
+
+    # --- channels
+    async def connect(self, node, token):
+        return FakeAgent(self, node["channel"]["socket"], token)
+
+
+class FakeAgent:
+    def __init__(self, world, stack, token):
+        self._world, self._stack, self._token = world, stack, token
+
+    def _node(self):
+        node = self._world.nodes.get(self._stack)
+        if node is None or node.dead:
+            raise Unreachable("nobody listens")
+        if node.token != self._token:
+            raise AgentError(401, "unauthorized", "wrong token")
+        return node
+
+    async def aclose(self):
+        pass
+
+    async def health(self):
+        node = self._node()
+        return Health("0", node.boot, node.generation, "draining" if node.draining else "ready", 1.0)
+
+    async def put_config(self, config):
+        self._node().config = config
+
+    async def put_file(self, digest, path):
+        self._node().files[digest] = path.read_bytes()
+
+    async def apply(self, files):
+        self._node().applied.extend(files.trees)
+
+    async def submit(self, job):
+        node = self._node()
+        for row in node.jobs:
+            if row.key == job.key:
+                return row.job_id
+        if node.draining:
+            raise AgentError(409, "draining", "going down")
+        row = JobRow(len(node.jobs) + 1, job.name, job.user, "RUNNING", 1.0, started_at=1.0, key=job.key)
+        node.jobs.append(row)
+        node.submitted.append(job)
+        node.note("job", dataclasses.asdict(row))
+        return row.job_id
+
+    async def jobs(self, ids=None):
+        return list(self._node().jobs)
+
+    async def cancel(self, job_id):
+        node = self._node()
+        for index, row in enumerate(node.jobs):
+            if row.job_id == job_id:
+                node.jobs[index] = dataclasses.replace(row, state="CANCELLED", ended_at=2.0)
+                node.note("job", dataclasses.asdict(node.jobs[index]))
+                return node.jobs[index]
+        raise AgentError(404, "not_found", "no such job")
+
+    @asynccontextmanager
+    async def log(self, job_id, *, rank=0, offset=0, follow=False, tail=None):
+        self._node()
+        text = b"\xff raw \r bytes of job %d\n" % job_id
+
+        async def chunks():
+            yield text[offset:]
+
+        yield type("Log", (), {"start_offset": offset, "state": "RUNNING", "chunks": chunks()})
+
+    @asynccontextmanager
+    async def job_files(self, job_id):
+        self._node()
+
+        async def chunks():
+            yield b"tar"
+
+        yield chunks()
+
+    async def events(self, after=0):
+        node = self._node()
+        for at in itertools.count(after):
+            while at >= len(node.events):
+                changed = node.changed
+                await changed.wait()
+                self._node()
+            yield node.events[at]
+
+    async def drain(self, reason):
+        self._node().draining = True
+
+    async def undrain(self):
+        self._node().draining = False
+
+
+class Client:
+    """Calls one server, and gives answers their plain form."""
+
+    def __init__(self, http, world, services, home):
+        self.http, self.world, self.services, self.home = http, world, services, home
+
+    async def post(self, verb, body, **headers):
+        return await self.http.post(f"/v1/requests/{verb}", json=body, headers=headers)
+
+    async def submit(self, verb, **body):
+        answer = await self.post(verb, body)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    async def result(self, request_id):
+        answer = await self.http.get(f"/v1/requests/{request_id}/result?wait_s=10")
+        return answer.json()
+
+    async def do(self, verb, **body):
+        return await self.result(await self.submit(verb, **body))
+
+    async def read(self, verb, **body):
+        answer = await self.post(verb, body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def launch(self, name="c", run="echo hi", **body):
+        task = {"name": "t", "run": run, **body.pop("task", {})}
+        return await self.do("launch", task=task, cluster_name=name, **body)
+
+    async def state(self, name="c"):
+        found = (await self.read("status", cluster_names=[name]))["result"]
+        return found[0]["status"] if found else None
+
+    async def until(self, condition, timeout_s=10):
+        async with asyncio.timeout(timeout_s):
+            while not (await condition() if asyncio.iscoroutinefunction(condition) else condition()):
+                await asyncio.sleep(0.005)
+
+    async def log_lines(self, request_id):
+        text = (await self.http.get(f"/v1/requests/{request_id}/stream")).text
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@asynccontextmanager
+async def served(home, world, **settings):
+    services = Services(
+        Settings(home, database_url=f"sqlite:///{home.database}", user_id="u1", user_name="me", **settings),
+        world,
+        world.connect,
+        world,
+    )
+    await services.start()
+    listener = listen("127.0.0.1", 0)
+    server = _Uvicorn(uvicorn.Config(build(services), lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.listening.wait()
+    token = home.token.read_text().strip()
+    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        async with httpx2.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=15) as http:
+            yield Client(http, world, services, home)
+    finally:
+        stopping = asyncio.create_task(services.stop())
+        server.should_exit = True
+        await asyncio.gather(serving, stopping)
+
+
+@pytest.fixture
+def on_server(tmp_path):
+    """Run `async def scenario(client)` against a fresh server."""
+
+    def go(scenario, **settings):
+        async def main():
+            async with served(Home(tmp_path / "home"), World(), **settings) as client:
+                await scenario(client)
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+    return go
+
+
+@pytest.fixture
+def on_servers(tmp_path):
+    """Run `async def scenario(start)`; each `async with start() as client` is a server's life on the same folder."""
+
+    def go(scenario):
+        async def main():
+            world = World()
+            await scenario(lambda: served(Home(tmp_path / "home"), world, shutdown_grace_s=2.0))
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+    return go
