@@ -34,7 +34,7 @@ def main(argv: List[str]) -> int:
 def _serve(args: argparse.Namespace, argv: List[str]) -> int:
     from skyinfra.runtime.variables import STATE_MARKER
 
-    state = os.path.realpath(args.state)  # one name, by which `kill` finds the processes
+    state = os.path.abspath(args.state)
     archive, version = _archive(state)
     if os.environ.get(STATE_MARKER) != state or not sys.flags.isolated or not sys.flags.no_site:
         # begin again with the marker in the environment: by it `kill` finds every process that descends from here

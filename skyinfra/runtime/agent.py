@@ -200,7 +200,7 @@ class Agent:
         disk.replace_json(os.path.join(self.options.state, "config.json"), value)
         self.jobs.config = config
         cpus = config.cpus if "cpus" in given else self.jobs.queue.cpus
-        gpus = config.gpus if "gpus" in given else self.jobs.queue.gpus
+        gpus = config.gpus or self.jobs.queue.gpus  # none named: what this machine was started with
         self.jobs.queue.resize(cpus, gpus)
         self.jobs.kick()
 

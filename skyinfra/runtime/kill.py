@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Set
 
 from skyinfra.runtime import disk, procs
+from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.variables import JOB_MARKER, STATE_MARKER, job_marker
 
 #: After the SIGKILLs: how long a process may take to disappear before it is reported as left.
@@ -28,7 +29,9 @@ def status(state: str) -> Dict[str, Any]:
 def kill(state: str, grace_s: float) -> Dict[str, Any]:
     """End agent, zygote, supervisors and jobs. `{"killed": n, "left": [{pid, name}]}`. Idempotent."""
     touched: Set[int] = set()
+    boundary("agent.kill.before")
     lock = _end_agent(state, grace_s, touched)
+    boundary("agent.kill.made")
     try:
         # supervisors first: they end their jobs themselves and write down how
         for pid, ticks in _supervisors(state).items():
@@ -140,11 +143,11 @@ def _lives(record: Dict[str, Any]) -> bool:
 
 
 def main_kill(state: str, grace_s: float) -> int:
-    result = kill(os.path.realpath(state), grace_s)
+    result = kill(os.path.abspath(state), grace_s)
     print(json.dumps(result))
     return 1 if result["left"] else 0
 
 
 def main_status(state: str) -> int:
-    print(json.dumps(status(os.path.realpath(state))))
+    print(json.dumps(status(os.path.abspath(state))))
     return 0

@@ -15,6 +15,7 @@ import traceback
 from typing import Any, Dict, Optional, Set, Tuple
 
 from skyinfra.runtime import procs, supervisor
+from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.say import say
 
 MAX_ORDER_BYTES = 131072
@@ -67,8 +68,10 @@ class Zygote:
         if not raw:
             return False
         order = json.loads(raw)
+        boundary("zygote.fork.before")
         try:
             pid = self._fork(order)
+            boundary("zygote.fork.made")
         except OSError as exc:
             self._report({"job_id": order["job_id"], "attempt": order["attempt"], "error": str(exc)})
             return True

@@ -217,6 +217,30 @@ def test_a_dead_zygote_is_replaced_and_jobs_go_on(node):
     assert node.wait(job)["state"] == "SUCCEEDED"
 
 
+@pytest.mark.parametrize("name", ["zygote.fork.before", "zygote.fork.made"])
+def test_a_zygote_killed_at_a_boundary_runs_the_job_exactly_once(node, name):
+    node.start(faults=True)
+    node.arm(name)
+    job = node.submit(COUNT)
+    os.kill(node.reached(name), signal.SIGKILL)
+    assert node.wait(job)["state"] == "SUCCEEDED"
+    assert runs(node) == 1
+
+
+@pytest.mark.parametrize("name", ["agent.kill.before", "agent.kill.made"])
+def test_a_killed_kill_can_be_done_again(node, name):
+    node.start()
+    node.wait(node.submit("sleep 60"), "RUNNING")
+    node.arm(name)
+    argv = [node.python, str(node.pyz), "kill", "--state", str(node.state), "--grace", "5"]
+    with subprocess.Popen(argv, env=dict(node.env, SKYINFRA_FAULTS=str(node.faults))) as first:
+        assert node.reached(name) == first.pid
+        first.kill()
+    code, told = node.kill()
+    assert (code, told["left"]) == (0, [])
+    assert not node.processes()
+
+
 def test_a_zygote_that_dies_with_an_order_in_hand_costs_nothing(node):
     node.start()
     old = zygote_of(node)

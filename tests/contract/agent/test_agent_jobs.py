@@ -167,6 +167,7 @@ def test_gpus_are_shared_by_fraction_and_owned_whole(agent):
     late = agent.submit(hold, demand={"cpus": 0.5, "gpus": 2}, metadata={"accelerator": "H100"})
     for job in [*halves, whole]:
         agent.wait(job, "RUNNING")
+    assert agent.call("PUT", "/config", {"cpus": 4, "gpus": []})[0] == 200  # names no device: those of the start stay
     assert agent.job(late)["state"] == "PENDING"
     assert agent.job(late)["resources"] == "1x[H100:2]"
     (agent.home / "gpu-go").touch()
