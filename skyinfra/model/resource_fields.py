@@ -246,7 +246,8 @@ def parse_image_id(value: Any, region: str | None) -> dict[str | None, str] | No
     for key, image in value.items():
         if key == "docker":
             return {region: f"docker:{str(image).removeprefix('docker:')}"}
-        images[None if key is None else str(key).strip()] = str(image).strip()
+        # JSON has no null keys: what crossed it says "null" for every region
+        images[None if key in (None, "null") else str(key).strip()] = str(image).strip()
     if len(images) > 1 and None in images:
         raise ValueError("image_id: either one image for all regions or one per region, not both")
     if len(images) > 1 and any(i.startswith("docker:") for i in images.values()):

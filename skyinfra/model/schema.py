@@ -90,7 +90,7 @@ _JOB_RECOVERY: Schema = {
 _ACCELERATORS: Schema = {
     "anyOf": [
         _TEXT,
-        {"type": "object", "additionalProperties": {"type": ["number", "string", "null"]}},
+        {"type": "object", "anyKey": True, "additionalProperties": {"type": ["number", "string", "null"]}},
         {"type": "array", "items": _TEXT},
     ]
 }
@@ -145,7 +145,7 @@ _ONE_RESOURCE: dict[str, Schema] = {
     "max_hourly_cost": _NUMBER,
     "ports": {"anyOf": [_TEXT, _WHOLE, {"type": "array", "items": {"type": ["string", "integer"]}}]},
     "labels": {"type": "object", "title": "labels", "additionalProperties": _TEXT},
-    "image_id": {"anyOf": [_TEXT, {"type": "object", "additionalProperties": _TEXT}]},
+    "image_id": {"anyOf": [_TEXT, {"type": "object", "anyKey": True, "additionalProperties": _TEXT}]},
     "autostop": _AUTOSTOP,
     "priority": {"type": "integer", "minimum": -1000, "maximum": 1000},
     "priority_class": _TEXT,
@@ -345,7 +345,7 @@ def _standard(schema: Any) -> Any:
         return [_standard(s) for s in schema]
     if not isinstance(schema, dict):
         return schema
-    out = {k: _standard(v) for k, v in schema.items() if k not in ("anyCase", "format", "expected")}
+    out = {k: _standard(v) for k, v in schema.items() if k not in ("anyCase", "anyKey", "format", "expected")}
     if "anyCase" in schema:
         words = [c for word in schema["anyCase"] for c in dict.fromkeys((word, word.lower(), word.upper()))]
         out["enum"] = list(dict.fromkeys(words)) + ([None] if "null" in schema.get("type", []) else [])

@@ -1,7 +1,8 @@
 """Checks a value against a schema in the JSON Schema dialect that `schema` is written in, and says all that is wrong.
 
 A subset on purpose: type, enum, properties, patternProperties, additionalProperties, required, items, anyOf, bounds,
-lengths, pattern. Two words are ours: `anyCase` (an enum whose spelling may vary in case) and `format: infra`. Unlike a
+lengths, pattern. Ours are: `anyCase` (an enum whose
+spelling may vary in case), `anyKey` (keys that are not text are fine) and the formats `infra` and `cloud`. Unlike a
 general validator it answers in the user's words, with the key that was probably meant.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from skyinfra.model.problems import Path, Problem, closest
 
-__all__ = ["FORMATS", "check"]
+__all__ = ["FORMATS", "check", "json_value"]
 
 Schema = Mapping[str, Any]
 
@@ -104,6 +105,9 @@ def _object(value: dict[Any, Any], schema: Schema, path: Path) -> Iterator[Probl
             yield Problem(path, f"{title} needs the key {key!r}")
     for key, item in value.items():
         here = (*path, key)
+        if not isinstance(key, str) and not schema.get("anyKey"):
+            yield Problem(here, f"the key {key!r} must be text: quote it", True)
+            continue
         if key in properties:
             yield from check(item, properties[key], here)
             continue
@@ -179,3 +183,14 @@ def _found(value: Any) -> str:
 
 def _either(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def json_value(value: Any) -> Any:
+    """Free-form sections as JSON can carry them: dates become text. Raises `ValueError` for binary data."""
+    if isinstance(value, dict):
+        return {str(k): json_value(v) for k, v in value.items()}
+    if isinstance(value, (list, set)):
+        return [json_value(v) for v in value]
+    if isinstance(value, bytes):
+        raise ValueError("binary data cannot be part of a configuration")
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skyinfra.model.problems import raise_problems, under
 from skyinfra.model.schema import SERVICE
-from skyinfra.model.schema_check import check
+from skyinfra.model.schema_check import check, json_value
 
 if TYPE_CHECKING:
     from skyinfra.model.task import Task
@@ -226,7 +226,7 @@ def _or(value: Any, default: Any) -> Any:
 
 def _post_data(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
     if not isinstance(value, str):
-        return value
+        return json_value(value)
     try:
         return json.loads(value)
     except json.JSONDecodeError as exc:

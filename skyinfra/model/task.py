@@ -428,6 +428,8 @@ def _script(field: str, value: Any) -> str | None:
     with under(field):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{field} must be a script or a list of lines, not {type(value).__name__}")
+        if value is not None and not _is_unicode(value):
+            raise ValueError(f"{field} holds bytes that are no text")
     return value
 
 
@@ -443,4 +445,18 @@ def _variables(field: str, given: Pairs | None) -> dict[str, str]:
                 with under(key):
                     raise ValueError(f"the variable {key} has no value: give one in the file or with --env {key}=…")
             out[key] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            if "\0" in out[key] or not _is_unicode(out[key]):
+                with under(key):
+                    raise ValueError(
+                        f"the variable {key} holds what no environment can: a NUL, or bytes that are no text"
+                    )
     return out
+
+
+def _is_unicode(text: str) -> bool:
+    """False for undecodable bytes of a command line, which Python hands on as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from skyinfra.model import resource_yaml
 from skyinfra.model.exceptions import InvalidSkyPilotConfigError
 from skyinfra.model.problems import raise_problems, under
 from skyinfra.model.schema import TASK
-from skyinfra.model.schema_check import check
+from skyinfra.model.schema_check import check, json_value
 
 if TYPE_CHECKING:
     from skyinfra.model.task import Task
@@ -70,7 +70,7 @@ def build(config: Any, env_overrides: Overrides = None, secrets_overrides: Overr
         api_server_access=config.get("api_server_access", True),
         _file_mounts_mapping=config.get("file_mounts_mapping"),
         _volume_mounts=config.get("volume_mounts"),
-        _metadata=config.get("_metadata"),
+        _metadata=json_value(config.get("_metadata") or {}),
         _user_specified_yaml=config.get("_user_specified_yaml"),
     )
     with under("secrets"):
@@ -172,7 +172,8 @@ def _set_service(task: Task, config: dict[str, Any]) -> None:
 
 
 def _set_resources(task: Task, config: dict[str, Any]) -> None:
-    overrides = dict(config.get("config") or {})
+    with under("config"):
+        overrides = json_value(config.get("config") or {})
     task.hooks = overrides.pop("hooks", None) or None
     resources = dict(config.get("resources") or {})
     if overrides:

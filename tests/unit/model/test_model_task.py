@@ -1,6 +1,7 @@
 """Tasks: YAML in and out, variables, files, checks."""
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,32 @@ def test_values_of_variables_become_text() -> None:
     assert Task().update_envs([("A", 1)]).envs == {"A": "1"}
     with pytest.raises(ValueError, match="not a variable's name"):
         Task(envs={"1A": "x"})
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff"])
+def test_values_that_no_environment_can_hold_are_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="the variable A holds"):
+        Task.from_yaml_config({"run": "x"}, env_overrides=[("A", value)])
+
+
+def test_a_script_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="run holds bytes"):
+        Task(run="echo \udcff")
+
+
+def test_keys_of_mounts_must_be_text(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text("file_mounts:\n  1: ./a\n")
+    with pytest.raises(InvalidSkyPilotConfigError, match=rf"^{file}:2:3: the key 1 must be text: quote it"):
+        Task.from_yaml(file)
+
+
+def test_dates_in_free_form_sections_become_text() -> None:
+    task = Task.from_yaml_str("config: {kubernetes: {pod_config: {a: 2024-01-01, 1: x}}}")
+    (resources,) = task.resources
+    assert resources.cluster_config_overrides == {"kubernetes": {"pod_config": {"a": "2024-01-01", "1": "x"}}}
+    with pytest.raises(ValueError, match="binary"):
+        Task.from_yaml_str("config: {a: !!binary aGk=}")
 
 
 def test_secrets_print_nothing_and_win_over_envs() -> None:
@@ -279,6 +306,7 @@ def test_volumes_that_name_nothing(volume: Any) -> None:
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 _name = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
+_env_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
 _accelerators = st.one_of(
     st.sampled_from(["A100:8", "a10g", "T4:0.5", "tpu-v6e-8", "made-up:2", "NVIDIA:80GB"]),
     st.sampled_from([{"A100": 8, "V100": 4}, {"L4": None}, ["A100:8", "V100"]]),
@@ -340,7 +368,7 @@ _task = st.builds(
             "run": st.text(max_size=20),
             "setup": st.text(max_size=20),
             "workdir": st.sampled_from([".", {"url": "u", "ref": "r"}]),
-            "envs": st.dictionaries(_name, st.one_of(st.booleans(), st.integers(), st.text(max_size=5)), max_size=3),
+            "envs": st.dictionaries(_name, st.one_of(st.booleans(), st.integers(), _env_text), max_size=3),
             "secrets": st.one_of(
                 st.dictionaries(_name, st.one_of(st.none(), _name), max_size=3), st.just(["secrets:A"])
             ),
@@ -364,13 +392,10 @@ _task = st.builds(
 @given(_task)
 @settings(max_examples=150, deadline=None)
 def test_parse_dump_parse_is_a_fixed_point(config: dict) -> None:
-    try:
-        task = Task.from_yaml_config(config)
-    except ValueError:  # combinations that exclude each other, such as a list of accelerators with any_of
-        return
+    task = Task.from_yaml_config(config)
     once = task.to_yaml_config()
-    text = yaml.safe_dump(once)
-    assert Task.from_yaml_str(text).to_yaml_config() == once
+    assert Task.from_yaml_str(yaml.safe_dump(once)).to_yaml_config() == once
+    assert Task.from_yaml_config(json.loads(json.dumps(once))).to_yaml_config() == once  # as it crosses the wire
     assert copy.deepcopy(task).to_yaml_config() == once
 
 
@@ -378,6 +403,7 @@ _junk = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "x", "A100:1", "/a", "s3://b", "10m", "$A"]),
     lambda inner: (
         st.lists(inner, max_size=3)
+        | st.dictionaries(st.integers(0, 1) | st.none(), inner, max_size=2)
         | st.dictionaries(st.sampled_from(["infra", "cpus", "name", "path", "any_of", "run", "A", "/a"]), inner)
     ),
     max_leaves=8,
@@ -396,7 +422,12 @@ def refusal_of(read: Callable[[], object]) -> Exception | None:
 @given(st.dictionaries(st.sampled_from([*task_json_schema()["properties"], "junk"]), _junk, max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_any_map_is_a_task_or_refused(config: dict) -> None:
-    refusal = refusal_of(lambda: Task.from_yaml_config(config))
+    def read_and_use() -> None:
+        task = Task.from_yaml_config(config)
+        json.dumps(task.to_yaml_config())
+        task.validate()
+
+    refusal = refusal_of(read_and_use)
     assert refusal is None or str(refusal)
 
 
