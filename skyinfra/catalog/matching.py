@@ -7,7 +7,7 @@ from skyinfra.catalog.table import Shape
 from skyinfra.catalog.tpus import chips_alias
 from skyinfra.model.accelerators import ACCELERATORS, is_tpu
 
-__all__ = ["accelerator_fits", "count_fits", "disk_fits", "is_gpu", "shape_fits"]
+__all__ = ["accelerator_fits", "count_fits", "disk_fits", "is_gpu", "kind_fits", "shape_fits"]
 
 _COUNT_TOLERANCE = 0.01  # clouds write a third of a GPU as 0.33 or 0.333
 _GPU_MAKERS = ("NVIDIA", "AMD", "Intel")
@@ -57,17 +57,17 @@ def shape_fits(shape: Shape, ask: Ask) -> bool:
         return False
     if not disk_fits(shape, ask):
         return False
-    if ask.instance_type is not None:
-        if ask.instance_type.lower() != shape.instance_type.lower():
-            return False
-        if not ask.wants_accelerator:
-            return _named_whole(shape)
-    return accelerator_fits(shape, ask) and (not ask.wants_accelerator or count_fits(shape, ask))
+    if ask.instance_type is not None and ask.instance_type.lower() != shape.instance_type.lower():
+        return False
+    return kind_fits(shape, ask) and (not ask.wants_accelerator or count_fits(shape, ask))
 
 
-def _named_whole(shape: Shape) -> bool:
-    """Whether the name alone says what the machine has: what hangs on an N1 machine is chosen beside it."""
-    return shape.accelerator is None or not shape.instance_type.startswith("n1-")
+def kind_fits(shape: Shape, ask: Ask) -> bool:
+    """Whether a machine has the kind of accelerator asked for, or none where none is; a machine type that is named
+    without accelerators has its own, but for N1: what hangs on those is chosen beside the name."""
+    if ask.instance_type is not None and not ask.wants_accelerator:
+        return shape.accelerator is None or not shape.instance_type.startswith("n1-")
+    return accelerator_fits(shape, ask)
 
 
 def _as_sold(shape: Shape) -> tuple[str, float | None]:

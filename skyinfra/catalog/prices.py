@@ -1,6 +1,7 @@
 """What `model` may ask of a catalog (its `Offers` protocol): the price of a settled node, and whether a wish fits.
 
-`set_offers(CatalogOffers())` makes `Resources.get_cost` work; the catalog is read at the first question.
+`set_offers(CatalogOffers())` makes `Resources.get_cost` work. Cheap to import and to make, for the package's entry does
+both: the catalog and its modules are loaded at the first question.
 """
 
 from __future__ import annotations
@@ -8,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from skyinfra.catalog.ask import asks_of
-from skyinfra.catalog.candidates import candidates_of
-from skyinfra.catalog.catalog import Catalog
-
 if TYPE_CHECKING:
+    from skyinfra.catalog.catalog import Catalog
     from skyinfra.model.resources import Resources
 
 __all__ = ["CatalogOffers"]
 
 
 class CatalogOffers:
-    """`skyinfra.model.offers.Offers` over a catalog, loaded when first asked."""
+    """`skyinfra.model.offers.Offers` over a catalog. `load` None = that of this process's state folder."""
 
-    def __init__(self, load: Callable[[], Catalog] = Catalog.default) -> None:
+    def __init__(self, load: Callable[[], Catalog] | None = None) -> None:
         self._load = load
         self._catalog: Catalog | None = None
 
@@ -29,7 +27,9 @@ class CatalogOffers:
     def catalog(self) -> Catalog:
         """The catalog; loaded once."""
         if self._catalog is None:
-            self._catalog = self._load()
+            from skyinfra.catalog.catalog import Catalog
+
+            self._catalog = (self._load or Catalog.default)()
         return self._catalog
 
     def price(self, resources: Resources) -> float:
@@ -37,6 +37,8 @@ class CatalogOffers:
 
         Raises `ValueError` when nothing is offered that way, or its price is not known.
         """
+        from skyinfra.catalog.ask import asks_of
+
         prices = [
             hourly
             for ask in asks_of(resources)
@@ -49,4 +51,6 @@ class CatalogOffers:
 
     def fits(self, resources: Resources) -> bool:
         """Whether it could be had somewhere now."""
+        from skyinfra.catalog.candidates import candidates_of
+
         return bool(candidates_of(self.catalog, [resources]))

@@ -17,7 +17,7 @@ from skyinfra.catalog.ask import Ask, Bound, asks_of
 from skyinfra.catalog.candidates import candidates_of, is_buyable
 from skyinfra.catalog.catalog import Catalog, zone_fits
 from skyinfra.catalog.defaults import with_defaults
-from skyinfra.catalog.matching import accelerator_fits, count_fits, disk_fits
+from skyinfra.catalog.matching import accelerator_fits, count_fits, disk_fits, kind_fits
 from skyinfra.catalog.offers import Offer
 from skyinfra.catalog.table import Shape
 
@@ -180,6 +180,18 @@ def _refusal(family: _Family, offers: list[Offer]) -> Iterator[Refusal]:
         left = fitting
 
 
+def _refuse_kind(family: _Family, left: list[Offer]) -> Refusal:
+    """Only a machine type that was named can have the wrong kind: otherwise the kind is what makes the family."""
+    nearest = min(left, key=lambda o: _cost(o, family.ask))
+    has = "no accelerator"
+    if nearest.accelerator is not None:
+        has = f"{nearest.accelerator}:{nearest.accelerator_count:g}"
+    wanted = family.ask.what if family.ask.wants_accelerator else "no accelerator"
+    text = f"{nearest.instance_type} is known with {has}, not with {wanted}"
+    suggestion = None if nearest.accelerator is None else f"accelerators: {has}"
+    return family.refuse("accelerator", wanted, nearest, _with(text, suggestion), suggestion)
+
+
 def _refuse_count(family: _Family, left: list[Offer]) -> Refusal:
     ask = family.ask
     largest = min(left, key=lambda o: (-o.accelerator_count, _cost(o, ask)))
@@ -275,6 +287,7 @@ def _refuse_price(family: _Family, left: list[Offer]) -> Refusal:
 
 
 _CHECKS: Sequence[_Check] = (
+    (lambda o, ask: kind_fits(Shape.of(o), ask), _refuse_kind),
     (lambda o, ask: not ask.wants_accelerator or count_fits(Shape.of(o), ask), _refuse_count),
     (lambda o, ask: ask.cpus is None or ask.cpus.allows(o.vcpus), _refuse_cpus),
     (lambda o, ask: ask.memory is None or ask.memory.allows(o.memory_gib, o.vcpus), _refuse_memory),

@@ -3,10 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from skyinfra.catalog.candidates import candidates_of
 from skyinfra.catalog.catalog import Catalog
 from skyinfra.catalog.pool import PoolCatalog
-from skyinfra.catalog.whynot import explain, why_not
+from skyinfra.catalog.whynot import REQUIREMENTS, explain, why_not
 from skyinfra.model.resources import Resources
 
 
@@ -75,6 +78,11 @@ from skyinfra.model.resources import Resources
             "local_disk",
             "the sizes of local disks are not known for aws; a named instance_type is taken as it is",
         ),
+        (
+            {"instance_type": "p4d.24xlarge", "infra": "aws", "accelerators": "H100:8"},
+            "accelerator",
+            "p4d.24xlarge is known with A100:8, not with H100:8; try accelerators: A100:8",
+        ),
         ({"infra": "lambda"}, "cloud", "no offers are known for this cloud, or it is not enabled"),
     ],
 )
@@ -126,3 +134,49 @@ def test_the_explanation_has_a_line_per_family(shipped: Catalog) -> None:
     lines = explain("train", refusals).splitlines()
     assert lines[0] == "Nothing that is allowed fits task 'train':"
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["aws", "azure", "gcp"]
+
+
+wishes = st.fixed_dictionaries(
+    {},
+    optional={
+        "infra": st.sampled_from(
+            [
+                "aws",
+                "gcp",
+                "aws/us-east-1",
+                "aws/us-east-1/us-east-1a",
+                "gcp/nowhere",
+                "azure/eastus/eastus-1",
+                "lambda",
+            ]
+        ),
+        "cpus": st.sampled_from(["1", "2", "4+", "3", "96+", "1000+", "0.5"]),
+        "memory": st.sampled_from(["4", "4x", "16+", "1000+"]),
+        "accelerators": st.sampled_from(
+            ["A100", "A100:8", "H100:1", "A10:0.5", "T4:64", "K80", "L4:2", "Trainium:16", "nonesuch:2", "tpu-v5p-8"]
+        ),
+        "use_spot": st.booleans(),
+        "max_hourly_cost": st.sampled_from([0.01, 5, 1000]),
+        "local_disk": st.just("nvme"),
+        "instance_type": st.sampled_from(["p4d.24xlarge", "n1-standard-8", "nonesuch", "P4D.24xlarge"]),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(wishes)
+def test_every_cloud_that_is_asked_either_fits_or_says_why(shipped: Catalog, asked: dict[str, Any]) -> None:
+    try:
+        resources = Resources(**asked)
+    except (ValueError, AssertionError):
+        assume(False)
+        return
+    fitting = {one.offer.cloud for one in candidates_of(shipped, [resources])}
+    refusals = why_not(shipped, [resources])
+    clouds = set(shipped.clouds) if resources.cloud is None else {resources.cloud.canonical_name()}
+    assert {one.cloud for one in refusals} == clouds - fitting
+    for one in refusals:
+        assert one.requirement in REQUIREMENTS
+        assert "\n" not in one.text
+        assert "None" not in one.text
+        assert "inf " not in one.text
