@@ -26,6 +26,7 @@ from skyinfra.runtime.watch import Watch
 RETRY_S = 1.0
 #: Attempts that ended before anything ran; then the job is given up.
 MAX_ATTEMPTS = 5
+STOPPED_BEFORE = "the node was stopped before the job ran"
 _CANCEL_AGAIN_S = 8.0
 _CANCEL_HANGS_S = 15.0
 _CANCEL_WAIT_S = 60.0
@@ -52,6 +53,7 @@ class Jobs:
         self.active: Dict[int, Optional[Supervised]] = {}  # intended or running; None: its supervisor is not known yet
         self._settling: Dict[int, "asyncio.Task[None]"] = {}
         self._delayed: Set[int] = set()  # waiting for a later try
+        self.not_again: Set[int] = set()  # of before the node's stop: an attempt that never began is the last
         self.idle_since = time.time()
         self.send_order: Callable[[Dict[str, Any]], None] = _no_zygote
         self._kicked = False
@@ -255,6 +257,8 @@ class Jobs:
         self.active.pop(plan.job_id, None)
         if plan.cancel_at is not None:
             self.finish(plan.job_id, "CANCELLED", reason="cancelled")
+        elif plan.job_id in self.not_again:
+            self.finish(plan.job_id, "FAILED_DRIVER", reason=STOPPED_BEFORE)
         elif plan.attempt >= MAX_ATTEMPTS:
             self.finish(plan.job_id, "FAILED_DRIVER", reason="no supervisor could be started for it")
         else:
@@ -342,7 +346,7 @@ class Jobs:
     async def stop_all(self) -> None:
         """End every job because the node goes away."""
         for job_id in list(self.waiting):
-            self.finish(job_id, "FAILED_DRIVER", reason="the node was stopped before the job ran")
+            self.finish(job_id, "FAILED_DRIVER", reason=STOPPED_BEFORE)
         while self.active:
             for job_id, supervised in list(self.active.items()):
                 if supervised is not None:

@@ -7,7 +7,7 @@ import os
 import re
 
 from skyinfra.runtime import disk, procs
-from skyinfra.runtime.jobs import Jobs
+from skyinfra.runtime.jobs import STOPPED_BEFORE, Jobs
 from skyinfra.runtime.ledger import Plan
 
 _TEMPORARY = re.compile(r"\.\d+\.tmp$")
@@ -42,11 +42,13 @@ def _recover_one(jobs: Jobs, plan: Plan, rebooted: bool, power_lost: bool) -> No
             # records are not fsynced: that none is there does not prove that nothing ran
             jobs.finish(plan.job_id, "FAILED_DRIVER", reason="the machine was restarted while the job ran")
         else:
+            if rebooted:
+                jobs.not_again.add(plan.job_id)
             jobs.settle(plan.job_id)
     elif plan.cancel_at is not None:
         jobs.finish(plan.job_id, "CANCELLED", reason="cancelled")
     elif rebooted:
-        jobs.finish(plan.job_id, "FAILED_DRIVER", reason="the node was stopped before the job ran")
+        jobs.finish(plan.job_id, "FAILED_DRIVER", reason=STOPPED_BEFORE)
     elif record is None:
         jobs.finish(plan.job_id, "FAILED_DRIVER", reason="its files are gone from the node")
     else:

@@ -307,6 +307,17 @@ def test_kill_ends_everything_and_the_next_boot_says_why(node):
     assert node.finish(COUNT)[0]["state"] == "SUCCEEDED"
 
 
+def test_a_job_that_was_about_to_start_when_the_node_stopped_does_not_start_with_the_next_boot(node):
+    node.start(faults=True)
+    node.arm("supervisor.claim.before")
+    job = node.submit(COUNT)
+    node.reached("supervisor.claim.before")
+    node.kill(grace=0.5)
+    node.start(boot=2)
+    assert node.wait(job)["state"] == "FAILED_DRIVER"
+    assert runs(node) == 0
+
+
 def test_kill_without_patience_still_leaves_nothing(node):
     node.start()
     job = node.submit("trap '' TERM; setsid sleep 60 & while :; do sleep 0.05; done")
