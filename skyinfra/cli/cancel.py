@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skyinfra.cli import ask, out, wait
+from skyinfra.cli import ask, out
 from skyinfra.cli.failures import UsageError
 
 __all__ = ["cancel"]
@@ -27,6 +27,7 @@ def cancel(
     asked = f"Cancelling {what} on cluster {cluster}"
     if not yes and not ask.confirm_destroying(asked, f"{asked}. Proceed?"):
         raise ask.aborted()
+    from skyinfra.cli import wait
     from skyinfra.client.clusters import cancel as request
     from skyinfra.model import exceptions
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyinfra.cli import ask, out, wait
+from skyinfra.cli import ask, out
 from skyinfra.cli.failures import Left, UsageError, report
 
 __all__ = ["down"]
@@ -44,6 +44,8 @@ def down(
 
 
 def _await(request_id: Any) -> int:
+    from skyinfra.cli import wait
+
     try:
         wait.value_of(request_id)
     except Left:

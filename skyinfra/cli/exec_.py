@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from skyinfra.cli import task_options as t
-from skyinfra.cli import upload
 from skyinfra.cli.failures import UsageError
 from skyinfra.cli.launch import finish
 
@@ -52,6 +51,7 @@ def exec_(
     """
     given = dict(locals())
     import skyinfra as sky
+    from skyinfra.cli import upload
 
     if not entrypoint:
         raise UsageError("exec needs a task's YAML file or a command")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyinfra.cli import ask, job, out, upload, wait
+from skyinfra.cli import ask, out
 from skyinfra.cli import task_options as t
 
 __all__ = ["launch"]
@@ -66,6 +66,7 @@ def launch(
     """
     given = dict(locals())
     import skyinfra as sky
+    from skyinfra.cli import upload
     from skyinfra.client.caller import generated_cluster_name, use_workspace
 
     use_workspace(workspace)
@@ -96,6 +97,8 @@ def finish(request_id: Any, cluster: str, *, detach: bool, async_call: bool, dry
     if async_call:
         out.say(f"Request {request_id} was handed in; follow it with `skyinfra api logs {request_id}`.")
         return 0
+    from skyinfra.cli import job, wait
+
     job_id, handle = wait.value_of(request_id)
     if dryrun:
         return 0

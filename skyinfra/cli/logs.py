@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skyinfra.cli import job, out
+from skyinfra.cli import out
 from skyinfra.cli.ask import only_one
 from skyinfra.cli.failures import UsageError
 
@@ -41,6 +41,8 @@ def logs(
         return _say_states(cluster, ids or None)
     if len(ids) > 1:
         raise UsageError("one job's log can be shown at a time; fetch several with --sync-down")
+    from skyinfra.cli import job
+
     return job.follow(cluster, ids[0] if ids else None, follow=follow, tail=tail)
 
 

@@ -45,3 +45,13 @@ def test_version_is_one_line(tmp_path: Path) -> None:
 def test_debug_shows_the_traceback_and_nothing_else_does(tmp_path: Path) -> None:
     assert b"Traceback" not in run("launch", "nope.yaml", home=tmp_path).stderr
     assert b"Traceback" in run("launch", "nope.yaml", home=tmp_path, SKYINFRA_DEBUG="1").stderr
+
+
+def test_help_loads_neither_the_http_library_nor_the_model(tmp_path: Path) -> None:
+    code = (
+        "import sys; from skyinfra.cli.main import COMMANDS, GROUPS, PASSED_ON, main\n"
+        "for name in set(COMMANDS) - set(PASSED_ON): assert main([name, '--help']) == 0, name\n"
+        "print(sorted({'http.client', 'yaml', 'skyinfra.model.exceptions'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
