@@ -130,7 +130,7 @@ class Provision:
 
     async def _settle_in(self, ctx: StepContext, cluster: Any, attempt: int | None) -> None:
         """What comes after UP: the agent learns its place, the attempt its end. Idempotent."""
-        await self._reach.patiently(ctx, cluster, lambda agent: self._reach.configure(agent, cluster))
+        await self._reach.patiently(ctx, cluster, lambda agent: agent.put_config(self._reach.config_of(cluster)))
         if attempt is not None:
             await self._db.write(lambda db: rows.end_attempt(db, ctx.request_id, attempt, "succeeded", ctx.now()))
         ctx.say(f"Cluster {cluster.name} is up")

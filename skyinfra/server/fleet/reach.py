@@ -95,18 +95,16 @@ class Reach:
                 f"Cluster '{cluster.name}' takes no new jobs: it is going down.", ClusterStatus.UP, handle_of(cluster)
             ) from error
 
-    async def configure(self, agent: Agent, cluster: Any) -> None:
-        """Tell the head its place: the node table, the cluster's name, its share of the machine."""
+    def config_of(self, cluster: Any) -> NodeConfig:
+        """The head's place: the node table, the cluster's name, its share of the machine."""
         slot, nodes = cluster.spec["slots"][0], cluster.nodes
         facts = {"cluster_name": cluster.name, "cloud": cluster.spec["cloud"], "region": cluster.spec["region"]}
         table = [{"slot": n["slot"], "ip": n["internal_ip"], "port": 0} for n in nodes]
-        await agent.put_config(
-            NodeConfig(
-                node_table=table,
-                cluster={**facts, "zone": None},
-                cpus=slot["cpus"],
-                gpus=list((nodes[0].get("gpus") or []) if nodes else []),
-            )
+        return NodeConfig(
+            node_table=table,
+            cluster={**facts, "zone": None},
+            cpus=slot["cpus"],
+            gpus=list((nodes[0].get("gpus") or []) if nodes else []),
         )
 
     async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:

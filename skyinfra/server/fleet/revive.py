@@ -6,6 +6,7 @@ launch brings it up again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from skyinfra.model.states import ClusterStatus
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import error_of
+from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
@@ -22,6 +24,7 @@ __all__ = ["REVIVALS", "WINDOW_S", "Revive"]
 
 REVIVALS = 3
 WINDOW_S = 600.0
+CONFIGURE_S = 5.0
 INIT, UP = ClusterStatus.INIT.name, ClusterStatus.UP.name
 
 
@@ -80,9 +83,17 @@ class Revive:
             raise error_of(result, cluster.name, "up")
         nodes = [dict(node) for node in result.nodes]
         await self._clusters.change(cluster.id, ("revived", "the agent is back"), nodes=nodes)
-        row = await self._clusters.by_id(cluster.id)
-        await self._reach.patiently(ctx, row, lambda agent: self._reach.configure(agent, row))
+        await self._configure(ctx)
         return None
+
+    async def _configure(self, ctx: StepContext) -> None:
+        """Once, without patience: an agent that died again at once is for the next revival."""
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        try:
+            async with self._reach.head(cluster) as agent:
+                await asyncio.wait_for(agent.put_config(self._reach.config_of(cluster)), CONFIGURE_S)
+        except (Unreachable, AgentError, TimeoutError) as error:
+            ctx.say(f"The agent of {ctx.cluster_name} is gone again: {error}")
 
     async def _on_cancel(self, ctx: StepContext, prior: Mapping[str, Any]) -> None:
         await self._operator.settle(ctx)

@@ -91,7 +91,7 @@ class Watchers:
             try:
                 async with self._reach.head(cluster) as agent:
                     await self._follow(cluster, agent)
-            except (Unreachable, AgentError) as error:
+            except (Unreachable, AgentError, TimeoutError) as error:
                 _say.info("an event stream ended", cluster=cluster.name, why=str(error))
             if not await self._comes_back(cluster_id):
                 await self._revive(cluster_id)
@@ -99,6 +99,8 @@ class Watchers:
 
     async def _follow(self, cluster: Any, agent: Agent) -> None:
         """Until the stream ends or falls silent. Events that arrive together are stored together."""
+        # Each time: an agent that was started anew, by whom it may be, learns its place from here.
+        await asyncio.wait_for(agent.put_config(self._reach.config_of(cluster)), COMES_BACK_S * 5)
         arrived: asyncio.Queue[Event | None] = asyncio.Queue()
         reader = asyncio.create_task(_read_events(agent, cluster.events_seq, arrived))
         try:
