@@ -22,6 +22,7 @@ def main(names: list[str]) -> int:
             f"error: no measurement named {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}", file=sys.stderr
         )
         return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without .pyc files every import would be measured twice
     if (found := engine.find_engine(os.environ)) is not None:
         os.environ["SKYINFRA_PULUMI"] = str(found)
     root = Path(tempfile.mkdtemp(prefix="skyb-"))

@@ -46,7 +46,10 @@ def test_a_failing_setup_is_failed_setup(world: World) -> None:
 
 def test_three_names_that_look_alike_on_the_cloud_live_side_by_side(world: World) -> None:
     names = ["a.b", "a_b", "A-B"]
-    clients = [world.popen("launch", "-y", "-c", name, str(world.task("t", f"echo I am {name}"))) for name in names]
+    clients = [
+        world.popen("launch", "-y", "-c", name, str(world.task(f"t{n}", f"echo I am {name}")))
+        for n, name in enumerate(names)
+    ]
     for name, client in zip(names, clients, strict=True):
         out, err = client.communicate(timeout=90)
         assert client.returncode == 0, err
@@ -192,7 +195,7 @@ def test_the_source_may_be_deleted_while_the_job_runs_and_exec_syncs_the_workdir
         file_mounts={"~/m/mounted.txt": str(mount)},
     )
     client = world.popen("launch", "-y", "-c", "c", str(task))
-    wait_until(lambda: list(world.home.nodes.glob("*/agent/jobs/1/supervisor.json")), 60, "the job started")
+    wait_until(lambda: list(world.home.nodes.glob("*/agent/jobs/1/supervisor*.json")), 60, "the job started")
     for file in workdir.iterdir():
         file.unlink()
     mount.unlink()

@@ -159,8 +159,14 @@ def _recorded_pids(world: World, pattern: str) -> list[int]:
     return pids
 
 
+def _zygotes(world: World) -> list[int]:
+    """Supervisors are forks of the zygote and look like it; only the zygote is the agent's own child."""
+    agents = set(_recorded_pids(world, "*/agent/agent.json"))
+    return [p.pid for p in world.processes("agent") if "zygote" in p.argv and scan.parent(p.pid) in agents]
+
+
 AGENT_PIDS: dict[str, Callable[[World], list[int]]] = {
     "agent": lambda world: _recorded_pids(world, "*/agent/agent.json"),
-    "zygote": lambda world: _recorded_pids(world, "*/agent/zygote.json"),
-    "supervisor": lambda world: _recorded_pids(world, "*/agent/jobs/*/supervisor.json"),
+    "zygote": lambda world: _zygotes(world),
+    "supervisor": lambda world: _recorded_pids(world, "*/agent/jobs/*/supervisor-*.json"),
 }

@@ -41,7 +41,7 @@ def _orphan_processes(world: World, stacks: set[str]) -> Iterator[str]:
     for process in world.processes():
         if process.pid == server:
             continue
-        if process.role == "worker" and _parent(process.pid) == server:
+        if process.role == "worker" and parent(process.pid) == server:
             continue  # the spare, or one at work for the server
         if state := process.env.get("SKYINFRA_AGENT_STATE"):
             machine = Path(state).parent
@@ -85,7 +85,8 @@ def _orphan_sockets(world: World, stacks: set[str]) -> Iterator[str]:
             yield f"socket {socket.name}"
 
 
-def _parent(pid: int) -> int | None:
+def parent(pid: int) -> int | None:
+    """The parent of a process, or None when it is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
