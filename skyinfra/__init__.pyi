@@ -1,6 +1,8 @@
 """What `skyinfra/__init__.py` looks up lazily, for type checkers. A test keeps the two alike."""
 
 from skyinfra import exceptions as exceptions
+from skyinfra.catalog.listing import list_accelerators as list_accelerators
+from skyinfra.catalog.optimizer import Optimizer as Optimizer
 from skyinfra.client.api import api_info as api_info
 from skyinfra.client.api import api_server_logs as api_server_logs
 from skyinfra.client.api import api_start as api_start
@@ -21,7 +23,6 @@ from skyinfra.client.not_yet import create_debug_dump as create_debug_dump
 from skyinfra.client.not_yet import download_debug_dump as download_debug_dump
 from skyinfra.client.not_yet import endpoints as endpoints
 from skyinfra.client.not_yet import get_user_workspace as get_user_workspace
-from skyinfra.client.not_yet import list_accelerators as list_accelerators
 from skyinfra.client.not_yet import optimize as optimize
 from skyinfra.client.not_yet import reload_config as reload_config
 from skyinfra.client.not_yet import set_preferred_workspace as set_preferred_workspace

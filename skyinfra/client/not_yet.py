@@ -72,19 +72,6 @@ def optimize(
     _refuse("optimize")
 
 
-def list_accelerators(
-    gpus_only: bool = True,
-    name_filter: str | None = None,
-    region_filter: str | None = None,
-    quantity_filter: int | None = None,
-    clouds: Any = None,
-    case_sensitive: bool = True,
-    all_regions: bool = False,
-    require_price: bool = True,
-) -> NoReturn:
-    _refuse("list_accelerators")
-
-
 def reload_config() -> NoReturn:
     _refuse("reload_config")
 
