@@ -77,14 +77,13 @@ class UnixConnection(http.client.HTTPConnection):
 class Node:
     """One node folder and its agent. `start` may be called again: a replacement of the same node."""
 
-    def __init__(self, root, python):
-        self.root, self.python = Path(root), python
+    def __init__(self, root, python, pyz):
+        self.root, self.python, self.pyz = Path(root), python, pyz
         self.state, self.home, self.faults = self.root / "agent", self.root / "home", self.root / "faults"
         self.socket = str(self.root / "s" / "a.sock")
         self.state.mkdir(mode=0o700)
         self.faults.mkdir()
         (self.state / "token").write_text(TOKEN)
-        self.pyz = package.build(Path(tempfile.gettempdir()) / f"skyinfra-agent-tests-{os.getuid()}")
         self.process = None
         self.env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "SKYINFRA_HOME": str(self.root)}
 
@@ -202,10 +201,15 @@ class Node:
         return done.returncode, json.loads(done.stdout)
 
 
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory):
+    return package.build(tmp_path_factory.mktemp("agent"))
+
+
 @contextlib.contextmanager
-def _node(python):
+def _node(python, pyz):
     root = tempfile.mkdtemp(prefix="sky-")  # short: a socket path ends at 108 bytes
-    node = Node(root, python)
+    node = Node(root, python, pyz)
     try:
         yield node
         assert node.kill(grace=1.0)[1]["left"] == []
@@ -218,14 +222,14 @@ def _node(python):
 
 
 @pytest.fixture
-def node(python):
+def node(python, pyz):
     """Not started yet."""
-    with _node(python) as made:
+    with _node(python, pyz) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def agent(python):
+def agent(python, pyz):
     """A running one with 4 CPUs and two GPUs, shared by the tests of a module."""
-    with _node(python) as made:
+    with _node(python, pyz) as made:
         yield made.start(gpus="gpu-a,gpu-b")
