@@ -12,10 +12,21 @@ __all__ = ["make_private_dir", "read_json", "write_atomic", "write_json"]
 
 
 def make_private_dir(path: Path) -> Path:
-    """The folder, 0700, with its parents. Idempotent."""
+    """The folder, 0700, and those of its parents that were missing. Idempotent.
+
+    Raises `PermissionError` when it, or what holds it, belongs to another user: who owns a folder under ``/tmp`` could
+    put another in its place.
+    """
     if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        if not path.parent.is_dir():
+            make_private_dir(path.parent)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            pass  # another process was first
+    for owned in (path, path.parent):
+        if owned.stat().st_uid not in (os.getuid(), 0):
+            raise PermissionError(f"{owned} belongs to another user")
     return path
 
 

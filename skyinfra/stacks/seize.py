@@ -41,10 +41,10 @@ def _end_owner(home: Home, lock: Lock) -> None:
     owner = processes.Identity.of(lock.pid) if lock.pid else None
     if owner is None or not processes.alive(owner):
         return
-    if not processes.environ_has(owner.pid, f"SKYINFRA_HOME={home.root}"):
-        if _is_engine(owner.pid):
-            raise StackHeld(f"the stack is held by {who}")
+    if not _is_engine(owner.pid):
         return  # the number was handed out again: the engine that wrote the lock is gone
+    if not processes.environ_has(owner.pid, f"SKYINFRA_HOME={home.root}"):
+        raise StackHeld(f"the stack is held by {who}")
     session = processes.session_of(owner.pid)
     if session is None:
         return
@@ -56,8 +56,10 @@ def _end_owner(home: Home, lock: Lock) -> None:
 
 
 def _is_engine(pid: int) -> bool:
+    """Whether it runs an executable called pulumi, or one that we start as such."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"pulumi" in file.read()
+            program, *words = file.read().split(b"\0")
     except OSError:
         return False
+    return program.rsplit(b"/", 1)[-1] == b"pulumi" or b"--non-interactive" in words

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from skyinfra.model.home import Home
+from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.clouds.local import agent_process
 from skyinfra.stacks.clouds.local import machine as machines
@@ -98,8 +99,10 @@ class Agent:
 
     def delete(self, call: Call, identifier: str, outputs: Properties) -> None:
         host = self._host(outputs)
+        boundary("provider.agent.delete.before")
         if host.machine_runs(identifier):
             host.remove(identifier)
+        boundary("provider.agent.delete.made")
 
     def _host(self, inputs: Properties) -> AgentHost:
         host = self._hosts.get(inputs.get("cloud") or "local")

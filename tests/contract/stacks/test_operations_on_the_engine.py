@@ -8,15 +8,21 @@ import dataclasses
 import fcntl
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from skyinfra.channels import connect
+from skyinfra.model.spec import Slot
 from skyinfra.runtime.protocol import JobSubmit
 from skyinfra.stacks import processes
+from skyinfra.stacks.backend import FileBackend
+from skyinfra.stacks.clouds.local import machine as machines
+from skyinfra.stacks.engine import find_engine
 from skyinfra.stacks.folder import OperationFolder
+from skyinfra.stacks.workspace import engine_env, write_project
 
 pytestmark = pytest.mark.engine
 
@@ -46,11 +52,13 @@ def test_up_creates_a_second_up_changes_nothing_and_destroy_leaves_nothing(clust
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_destroying_what_was_never_made_succeeds(cluster):
     assert cluster.run("destroy").outcome == "succeeded"
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_a_preview_of_a_new_cluster_leaves_nothing(cluster):
     planned = cluster.run("preview", cluster.spec)
     assert (planned.outcome, planned.changes.create) == ("succeeded", 4)
@@ -82,6 +90,7 @@ def test_a_generation_restarts_the_agent_and_neither_the_machine_nor_its_job(clu
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_a_dead_agent_comes_back_with_the_next_generation(cluster):
     cluster.up()
     os.kill(agent_record(cluster, cluster.machine)["pid"], 9)
@@ -90,6 +99,7 @@ def test_a_dead_agent_comes_back_with_the_next_generation(cluster):
     assert cluster.machines()[0]["agent"] == "alive"
 
 
+@pytest.mark.slow
 def test_stopping_keeps_the_disk_and_starting_brings_the_agent_back(cluster):
     cluster.up()
     kept = cluster.home.nodes / cluster.machine / "home" / "kept"
@@ -138,6 +148,7 @@ def test_what_cannot_be_deleted_is_named(cluster):
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_gpus_are_leased_to_one_cluster_and_given_back(cluster):
     (cluster.home.root / "local.yaml").write_text("gpus: {H100: 2}\n")
     assert cluster.up(cluster.slot(gpus=("H100", 2))).outcome == "succeeded"
@@ -165,6 +176,7 @@ def test_a_cancelled_up_ends_quickly_and_the_next_one_is_clean(cluster):
     assert len(cluster.agents()) == 1
 
 
+@pytest.mark.slow
 def test_an_operation_past_its_deadline_is_cancelled(cluster):
     result = cluster.up(deadline=time.time() - 1)
     assert (result.outcome, result.message) == ("cancelled", "its deadline passed")
@@ -172,6 +184,7 @@ def test_an_operation_past_its_deadline_is_cancelled(cluster):
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_another_version_than_expected_is_refused(cluster):
     cluster.up()
     refused = cluster.up(cluster.slot(agent_generation=1), expect_version=7)
@@ -192,6 +205,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(cluster):
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_a_destroy_without_any_readable_state_goes_by_what_the_cloud_shows(cluster):
     cluster.up()
     for path in (cluster.home.backend / ".pulumi" / "stacks" / "skyinfra").glob("*.json*"):
@@ -200,11 +214,10 @@ def test_a_destroy_without_any_readable_state_goes_by_what_the_cloud_shows(clust
     assert cluster.left() == []
 
 
+@pytest.mark.slow
 def test_a_machine_removed_behind_our_back_is_made_again(cluster):
     cluster.up()
-    from skyinfra.stacks.clouds.local import machine
-
-    machine.delete(cluster.home, cluster.machine)
+    machines.delete(cluster.home, cluster.machine)
     result = cluster.up()
     assert (result.outcome, result.message) == ("succeeded", "")
     assert [(seen["state"], seen["agent"]) for seen in cluster.machines()] == [("running", "alive")]
@@ -223,3 +236,51 @@ def test_the_agents_token_is_only_where_it_must_be(cluster):
         with contextlib.suppress(OSError):
             for name in ("environ", "cmdline"):
                 assert TOKEN.encode() not in Path(f"/proc/{process.pid}/{name}").read_bytes()
+
+
+def test_a_shortage_in_one_slot_ends_the_whole_up_as_a_shortage(cluster):
+    (cluster.home.root / "local.yaml").write_text("errors: [{on: create, kind: capacity, message: full, slot: 1}]\n")
+    spec = dataclasses.replace(cluster.spec, slots=(Slot(0), Slot(1), Slot(2)))
+    failed = cluster.up(spec)
+    assert (failed.outcome, failed.kind) == ("failed", "capacity")
+    again = cluster.up(spec)
+    assert (again.outcome, again.message) == ("succeeded", "")
+    assert [node["slot"] for node in again.nodes] == [0, 1, 2]
+    assert len(cluster.agents()) == 3
+    assert cluster.run("destroy").outcome == "succeeded"
+    assert cluster.left() == []
+
+
+def test_an_agent_that_dies_while_it_starts_fails_the_up_and_the_next_one_repairs_it(cluster):
+    cluster.arm("provider.agent.create.made")
+    running = cluster.begin("up", cluster.spec)
+    cluster.reached("provider.agent.create.made")
+    assert processes.wait_until(lambda: bool(cluster.agents()), 10)
+    os.kill(cluster.agents()[0], 9)
+    cluster.release()
+    failed = running.wait()
+    assert (failed.outcome, failed.kind) == ("failed", "transient")
+    assert "ended with code -9" in failed.message
+    assert cluster.up().outcome == "succeeded"
+    assert len(cluster.agents()) == 1
+
+
+@pytest.mark.slow
+def test_the_pulumi_cli_alone_can_refresh_and_destroy_what_we_made(cluster, tmp_path):
+    created = cluster.up()
+    project = tmp_path / "project"
+    salt = FileBackend(cluster.home.backend).load(cluster.spec.stack).salt
+    write_project(project, cluster.spec.stack, cluster.spec, salt)
+    for words in (["refresh", "--yes", "--skip-preview"], ["destroy", "--yes", "--skip-preview", "--remove"]):
+        said = subprocess.run(
+            [find_engine(), *words, "--stack", cluster.spec.stack, "--non-interactive"],
+            cwd=project,
+            env=engine_env(cluster.home),
+            capture_output=True,
+            text=True,
+        )
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert (cluster.machines() == []) == (words[0] == "destroy")
+    assert created.outcome == "succeeded"
+    FileBackend(cluster.home.backend).forget(cluster.spec.stack)
+    assert cluster.left() == []

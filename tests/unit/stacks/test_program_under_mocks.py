@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -12,6 +13,8 @@ import pytest
 
 from skyinfra.model.spec import ClusterSpec, Slot
 from skyinfra.stacks import program
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 class Mocks(pulumi.runtime.Mocks):
@@ -91,3 +94,11 @@ def test_equal_specs_declare_equal_resources(mocks, spec):
     mocks.made.clear()
     second, _ = plan(mocks, ClusterSpec.from_json(json.loads(json.dumps(spec.to_json()))))
     assert first == second
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
+def test_a_recorded_spec_of_a_release_still_plans_what_it_planned_then(mocks, path):
+    """A changed input of an existing resource would update, or replace, machines of users who only upgraded."""
+    recorded = json.loads(path.read_text())
+    made, _ = plan(mocks, ClusterSpec.from_json(recorded["spec"]))
+    assert json.loads(json.dumps(sorted(made))) == recorded["resources"]
