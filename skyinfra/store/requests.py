@@ -191,6 +191,18 @@ def steps_of(db: Connection, request_ids: Sequence[str]) -> dict[str, list[Row[A
     return found
 
 
+def cancelled_since(db: Connection, workspace: str, cluster_name: str, verb: str, at: float) -> bool:
+    """Whether a request of that verb on that cluster was called off at or after `at`."""
+    query = select(requests.c.id).where(
+        requests.c.workspace == workspace,
+        requests.c.cluster_name == cluster_name,
+        requests.c.verb == verb,
+        requests.c.status == "CANCELLED",
+        requests.c.finished_at >= at,
+    )
+    return db.execute(query.limit(1)).first() is not None
+
+
 def finished_before(db: Connection, at: float) -> list[str]:
     return list(
         db.execute(select(requests.c.id).where(requests.c.status.in_(FINAL), requests.c.finished_at < at)).scalars()

@@ -18,7 +18,7 @@ from skyinfra.server.fleet.ports import AgentError, Cloud, Unreachable
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
 from skyinfra.stacks.operation import OperationResult
-from skyinfra.store import operations
+from skyinfra.store import operations, requests
 from skyinfra.store.database import Database
 
 __all__ = ["Down", "Undertaker"]
@@ -53,7 +53,8 @@ class Undertaker:
 
 
 class Down:
-    def __init__(self, clusters: Clusters, reach: Reach, undertaker: Undertaker) -> None:
+    def __init__(self, db: Database, clusters: Clusters, reach: Reach, undertaker: Undertaker) -> None:
+        self._db = db
         self._clusters = clusters
         self._reach = reach
         self._undertaker = undertaker
@@ -74,8 +75,14 @@ class Down:
         return Handler("down", plan, lane=True, clears_lane=True)
 
     async def _find(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
-        cluster = await self._clusters.get(ctx.workspace, ctx.cluster_name)
-        return {"cluster_id": cluster.id}
+        cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
+        if cluster is not None:
+            return {"cluster_id": cluster.id}
+        where = (ctx.workspace, ctx.cluster_name, "launch", ctx.created_at)
+        if await self._db.read(lambda db: requests.cancelled_since(db, *where)):
+            return {"cluster_id": None}  # we called its launch off before anything was made: that was the cluster
+        await self._clusters.get(ctx.workspace, ctx.cluster_name)
+        raise AssertionError("a cluster appeared although its lane is ours")
 
     async def _drain(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """From here on no job is accepted, so that none slips in before the end."""

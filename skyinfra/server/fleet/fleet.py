@@ -61,7 +61,7 @@ class Fleet:
         self.handlers: Mapping[str, Handler] = {
             "launch": launch.handler(),
             "exec": Exec(self.clusters, self.reach).handler(),
-            "down": Down(self.clusters, self.reach, undertaker).handler(),
+            "down": Down(db, self.clusters, self.reach, undertaker).handler(),
             "cancel": self.jobs.cancel_handler(),
             "revive": Revive(self.clusters, self.reach, self.operator, provision).handler(),
         }

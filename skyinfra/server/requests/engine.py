@@ -20,7 +20,7 @@ from skyinfra.model.exceptions import RequestAlreadyExistsError, RequestCancelle
 from skyinfra.runtime.boundary import boundary
 from skyinfra.server import log as server_log
 from skyinfra.server.identity import Principal
-from skyinfra.server.requests.lanes import LaneKey, Lanes
+from skyinfra.server.requests.lanes import LaneKey, Lanes, Turn
 from skyinfra.server.requests.log import RequestLogs
 from skyinfra.server.requests.steps import Handler, Park, Step, StepContext, boundary_base
 from skyinfra.server.vault import Vault
@@ -58,6 +58,7 @@ class _Active:
     context: StepContext
     handler: Handler
     cancel_requested: bool = False
+    turn: Turn | None = None
     work: asyncio.Task[None] | None = None
     final: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -193,6 +194,8 @@ class RequestEngine:
         )
         active = _Active(row.seq, context, handler, cancel_requested=row.cancel_requested)
         self._active[row.id] = active
+        if handler.lane:
+            active.turn = self.lanes.join(active.lane, row.id)
         if handler.clears_lane:
             self._clear_lane(active)
         driver = asyncio.create_task(self._drive(active), name=f"request {row.verb} {row.id}")
@@ -223,7 +226,7 @@ class RequestEngine:
         try:
             if active.cancel_requested:
                 raise asyncio.CancelledError
-            active.work = asyncio.create_task(self._in_lane(active))
+            active.work = asyncio.create_task(self._in_turn(active))
             await active.work
         except asyncio.CancelledError:
             if not active.cancel_requested:
@@ -235,23 +238,19 @@ class RequestEngine:
             await self._failed(active, error)
         finally:
             self._active.pop(context.request_id, None)
+            if active.turn is not None:
+                active.turn.leave()  # only now: what cleans up after a cancel needs the lane as well
             active.final.set()
             self._logs.wake(context.request_id)
 
-    async def _in_lane(self, active: _Active) -> None:
-        if not active.handler.lane:
-            await self._run_steps(active)
-            return
-        waiting: list[asyncio.Task[Any]] = []
-
-        def on_wait(holder: str) -> None:
-            active.context.say(f"Waiting for request {holder[:8]} on cluster {active.context.cluster_name}")
-            waiting.append(asyncio.create_task(self._set_status(active, "WAITING", f"waits for request {holder}")))
-
-        async with self.lanes.hold(active.lane, active.context.request_id, on_wait):
-            for task in waiting:
-                await task
-            await self._run_steps(active)
+    async def _in_turn(self, active: _Active) -> None:
+        if active.turn is not None:
+            holder = active.turn.waits_for
+            if holder is not None:
+                active.context.say(f"Waiting for request {holder[:8]} on cluster {active.context.cluster_name}")
+                await self._set_status(active, "WAITING", f"waits for request {holder}")
+            await active.turn.come()
+        await self._run_steps(active)
 
     async def _run_steps(self, active: _Active) -> None:
         request_id = active.context.request_id
@@ -315,14 +314,16 @@ class RequestEngine:
         await self._finish(active, "FAILED", error)
 
     async def _cancelled(self, active: _Active) -> None:
-        if active.handler.on_cancel is not None:
+        request_id = active.context.request_id
+        begun = (await self._db.read(lambda db: rows.steps_of(db, [request_id]))).get(request_id, [])
+        # One that never began has nothing to clean up, and does not hold the lane that cleaning up needs.
+        if begun and active.handler.on_cancel is not None:
+            active.context.step = begun[-1].name
             try:
-                known = await self._db.read(lambda db: rows.steps_of(db, [active.context.request_id]))
-                prior = {r.name: r.result for r in known.get(active.context.request_id, []) if r.state == "done"}
-                await active.handler.on_cancel(active.context, prior)
+                await active.handler.on_cancel(active.context, {r.name: r.result for r in begun if r.state == "done"})
             except Exception as error:  # it is cancelled all the same; what it left is for `down` and doctor
-                _say.error("cleaning up after a cancel failed", request=active.context.request_id, exc_info=error)
-        who = f"request {active.context.request_id} ({active.context.verb}) was cancelled"
+                _say.error("cleaning up after a cancel failed", request=request_id, exc_info=error)
+        who = f"request {request_id} ({active.context.verb}) was cancelled"
         await self._finish(active, "CANCELLED", RequestCancelled(who))
 
     async def _finish(self, active: _Active, status: str, error: Exception) -> None:

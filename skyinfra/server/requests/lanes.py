@@ -4,49 +4,65 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
-__all__ = ["Lanes"]
+__all__ = ["LaneKey", "Lanes", "Turn"]
 
 LaneKey = tuple[str, str]
 """Workspace and exact cluster name."""
+
+
+class Turn:
+    """A place in a lane, kept until `leave`: also through the cleaning up after a cancel."""
+
+    def __init__(self, lanes: Lanes, key: LaneKey, request_id: str) -> None:
+        self.request_id = request_id
+        self._lanes = lanes
+        self._key = key
+        self._come = asyncio.Event()
+
+    def call(self) -> None:
+        self._come.set()
+
+    @property
+    def waits_for(self) -> str | None:
+        """The holder of the lane, or None when that is us."""
+        holder = self._lanes.holder(self._key)
+        return None if holder == self.request_id else holder
+
+    async def come(self) -> None:
+        """Returns when the lane is ours. Being cancelled here does not give up the place."""
+        await self._come.wait()
+
+    def leave(self) -> None:
+        self._lanes.leave(self._key, self)
 
 
 class Lanes:
     """Who holds which lane, and who waits for it."""
 
     def __init__(self) -> None:
-        self._queues: dict[LaneKey, deque[tuple[str, asyncio.Future[None]]]] = {}
+        self._queues: dict[LaneKey, deque[Turn]] = {}
 
     def holder(self, key: LaneKey) -> str | None:
         queue = self._queues.get(key)
-        return queue[0][0] if queue else None
+        return queue[0].request_id if queue else None
 
     def held(self) -> dict[LaneKey, list[str]]:
         """Request ids by lane, the holder first."""
-        return {key: [request_id for request_id, _ in queue] for key, queue in self._queues.items()}
+        return {key: [turn.request_id for turn in queue] for key, queue in self._queues.items()}
 
-    @asynccontextmanager
-    async def hold(self, key: LaneKey, request_id: str, on_wait: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for the turn; `on_wait(holder)` is called once when there is somebody to wait for."""
+    def join(self, key: LaneKey, request_id: str) -> Turn:
+        """The last place in the lane."""
         queue = self._queues.setdefault(key, deque())
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (request_id, turn)
-        queue.append(entry)
-        try:
-            if queue[0] is not entry:
-                on_wait(queue[0][0])
-                await turn
-            yield
-        finally:
-            self._leave(key, entry)
+        turn = Turn(self, key, request_id)
+        queue.append(turn)
+        queue[0].call()
+        return turn
 
-    def _leave(self, key: LaneKey, entry: tuple[str, asyncio.Future[None]]) -> None:
+    def leave(self, key: LaneKey, turn: Turn) -> None:
         queue = self._queues[key]
-        was_first = queue[0] is entry
-        queue.remove(entry)
-        if not queue:
+        queue.remove(turn)
+        if queue:
+            queue[0].call()
+        else:
             del self._queues[key]
-        elif was_first and not queue[0][1].done():
-            queue[0][1].set_result(None)

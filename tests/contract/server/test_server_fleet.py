@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import threading
 
 import pytest
 
@@ -188,6 +189,29 @@ def test_down_during_up_cancels_the_launch_and_leaves_nothing(on_server):
         assert await client.state() is None
         payload = (await client.http.get(f"/v1/requests/{launch}")).json()
         assert [o["state"] for o in payload["operations"]] == ["cancelled"]
+
+    on_server(scenario)
+
+
+def test_down_of_a_launch_that_made_nothing_yet_is_a_success(on_server):
+    async def scenario(client):
+        asked, gate = threading.Event(), threading.Event()
+
+        def capacity():
+            asked.set()
+            gate.wait(10)
+            return {"cpus": 4, "memory_gb": 16, "gpus": {}}
+
+        client.world.capacity = capacity  # the launch stands still in its plan: there is no row of the cluster yet
+        launch = await client.submit("launch", task={"run": "a"}, cluster_name="c")
+        await client.until(asked.is_set)
+        down = await client.submit("down", cluster_name="c")
+        assert (await client.result(launch))["status"] == "CANCELLED"
+        assert (await client.result(down))["status"] == "SUCCEEDED"
+        gate.set()
+        assert client.world.operations == []
+        again = await client.do("down", cluster_name="c")
+        assert again["error"]["type"] == "ClusterDoesNotExist"
 
     on_server(scenario)
 

@@ -16,7 +16,7 @@ class Process:
     def __init__(self, home):
         self.home = home
         read, write = os.pipe()
-        self.log = (home.parent / "server.log").open("ab")  # noqa: SIM115 - closed in `end`
+        self.log = (home.parent / "server.log").open("ab")
         self.child = subprocess.Popen(
             [sys.executable, "-m", "skyinfra.server", "--port", "0", "--ready-fd", str(write)],
             pass_fds=[write],
