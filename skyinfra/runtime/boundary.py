@@ -1,8 +1,8 @@
 """Named step boundaries, where a fault campaign can hold a process still.
 
 Production cost: one comparison with ``None``. With ``SKYINFRA_FAULTS`` set to a folder, a process that reaches
-``boundary("agent.job.spawned")`` looks for a file ``agent.job.spawned`` there; when it exists the process renames it to
-``agent.job.spawned.reached.<pid>`` and stands still until that file is removed (at most `HOLD_S` seconds). The campaign
+``boundary("agent.spawn.made")`` looks for a file ``agent.spawn.made`` there; when it exists the process renames it to
+``agent.spawn.made.reached.<pid>`` and stands still until that file is removed (at most `HOLD_S` seconds). The campaign
 meanwhile kills whom it wants: this process, the engine, the server. One file holds one process once.
 
 Only the standard library, Python >= 3.8: the node agent imports this too. The list of names lives in

@@ -1,8 +1,9 @@
 """Trees that travel to the node: blobs by digest, and putting them in their places.
 
 A blob is one uncompressed tar. Everything in it is checked before anything is written: names that leave the tree,
-links that point out of it and devices are refused as a whole. Each file arrives by rename, so a reader sees the old
-or the new.
+names that go through a link of the tree, hard links out of it and devices are refused as a whole. A symbolic link
+arrives as it is, wherever it points (a virtual environment's `bin/python` points out of its tree): nothing is ever
+written through one. Each file arrives by rename, so a reader sees the old or the new.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import re
 import stat
 import tarfile
 import threading
-from typing import IO, Any, Dict, List, Optional
+from typing import IO, Any, Dict, List, Optional, Set
 
 from skyinfra.runtime import disk
 from skyinfra.runtime.boundary import boundary
@@ -150,7 +151,7 @@ class Files:
 
 def check_members(members: List[tarfile.TarInfo]) -> None:
     """Raises `UnsafePath` naming the first member that has no place in a tree."""
-    links = set()
+    links: Set[str] = set()
     for member in members:
         name = os.path.normpath(member.name)
         if member.name.startswith("/") or name == ".." or name.startswith("../"):
@@ -160,17 +161,19 @@ def check_members(members: List[tarfile.TarInfo]) -> None:
                 raise UnsafePath("{!r} goes through the link {!r}".format(member.name, parent))
         if member.issym():
             links.add(name)
-            _check_link(member, os.path.join(os.path.dirname(name), member.linkname))
         elif member.islnk():
-            _check_link(member, member.linkname)
+            _check_hard_link(member, links)
         elif not (member.isreg() or member.isdir()):
             raise UnsafePath("{!r} is neither file, folder nor link".format(member.name))
 
 
-def _check_link(member: tarfile.TarInfo, target: str) -> None:
-    target = os.path.normpath(target)
+def _check_hard_link(member: tarfile.TarInfo, links: Set[str]) -> None:
+    target = os.path.normpath(member.linkname)
     if member.linkname.startswith("/") or target == ".." or target.startswith("../"):
-        raise UnsafePath("link {!r} points out of the tree, to {!r}".format(member.name, member.linkname))
+        raise UnsafePath("hard link {!r} leaves the tree, to {!r}".format(member.name, member.linkname))
+    for parent in _parents(target):
+        if parent in links:
+            raise UnsafePath("hard link {!r} goes through the link {!r}".format(member.name, parent))
 
 
 def _parents(name: str) -> List[str]:

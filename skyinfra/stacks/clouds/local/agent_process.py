@@ -123,7 +123,7 @@ def _install(home: Home, wanted: Wanted, state: Path, token: str) -> None:
 def _start(home: Home, wanted: Wanted, machine: machines.Machine, state: Path) -> subprocess.Popen[bytes]:
     socket = home.node_socket(wanted.machine_id)
     make_private_dir(socket.parent)
-    argv = [sys.executable, "-S", str(state / "agent.pyz"), "serve", "--state", str(state)]
+    argv = [sys.executable, "-I", "-S", "-B", str(state / "agent.pyz"), "serve", "--state", str(state)]
     argv += ["--home", str(state.parent / "home"), "--socket", str(socket)]
     argv += ["--boot", str(wanted.boot), "--generation", str(wanted.generation)]
     argv += ["--cpus", f"{machine.cpus:g}", "--ip", machine.ip]
