@@ -74,7 +74,9 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last: OSError | None = None
     for candidate in tries:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol by number: asyncio sets TCP_NODELAY only where it sees one, and without it each reply to a
+        # kept-alive connection may wait 40 ms for the peer's delayed ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))

@@ -98,8 +98,13 @@ class Vault:
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, 0700, made when missing."""
+    """The folder, 0700, made when missing; one that stood open to others is closed.
+
+    Raises `OSError` when it belongs to somebody else.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
     return path
 
 
