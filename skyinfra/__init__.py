@@ -15,6 +15,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "client.clusters": ("cancel", "down", "exec", "job_status", "launch", "queue", "status"),
     "client.logs": ("download_logs", "tail_logs"),
     "client.requests": ("api_cancel", "api_status", "get", "stream_and_get"),
+    "client.config": ("reload_config",),
     "client.api": ("api_info", "api_server_logs", "api_start", "api_stop"),
     "client.not_yet": (
         "api_login",
@@ -25,7 +26,6 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "endpoints",
         "get_user_workspace",
         "optimize",
-        "reload_config",
         "set_preferred_workspace",
         "start",
         "stop",
@@ -51,6 +51,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "RequestStatus",
         "StatusRefreshMode",
     ),
+    "model.config": ("Config",),
     "model.clouds": (
         "AWS",
         "CLOUD_REGISTRY",

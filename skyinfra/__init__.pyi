@@ -14,6 +14,7 @@ from skyinfra.client.clusters import job_status as job_status
 from skyinfra.client.clusters import launch as launch
 from skyinfra.client.clusters import queue as queue
 from skyinfra.client.clusters import status as status
+from skyinfra.client.config import reload_config as reload_config
 from skyinfra.client.logs import download_logs as download_logs
 from skyinfra.client.logs import tail_logs as tail_logs
 from skyinfra.client.not_yet import api_login as api_login
@@ -24,7 +25,6 @@ from skyinfra.client.not_yet import download_debug_dump as download_debug_dump
 from skyinfra.client.not_yet import endpoints as endpoints
 from skyinfra.client.not_yet import get_user_workspace as get_user_workspace
 from skyinfra.client.not_yet import optimize as optimize
-from skyinfra.client.not_yet import reload_config as reload_config
 from skyinfra.client.not_yet import set_preferred_workspace as set_preferred_workspace
 from skyinfra.client.not_yet import start as start
 from skyinfra.client.not_yet import stop as stop
@@ -62,6 +62,7 @@ from skyinfra.model.clouds import Vast as Vast
 from skyinfra.model.clouds import Verda as Verda
 from skyinfra.model.clouds import Vsphere as Vsphere
 from skyinfra.model.clouds import Yotta as Yotta
+from skyinfra.model.config import Config as Config
 from skyinfra.model.dag import Dag as Dag
 from skyinfra.model.dag import DagExecution as DagExecution
 from skyinfra.model.handles import ClusterHandle as ClusterHandle

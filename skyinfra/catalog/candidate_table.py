@@ -10,7 +10,7 @@ from typing import NamedTuple
 from skyinfra.catalog.objective import Ranked
 from skyinfra.catalog.optimizer import Plan, TaskPlan
 
-__all__ = ["COLUMNS", "CandidateRow", "candidate_rows", "plan_text"]
+__all__ = ["COLUMNS", "CandidateRow", "candidate_rows", "plan_text", "task_text"]
 
 COLUMNS = ("INFRA", "INSTANCE", "vCPUs", "Mem(GB)", "GPUS", "COST ($)", "CHOSEN")
 _BY_REGION = ("kubernetes", "ssh", "slurm")
@@ -63,17 +63,22 @@ def _amount(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
+def task_text(plan: TaskPlan) -> str:
+    """A task's table as plain text, the columns padded."""
+    cells = [COLUMNS, *((*row[:6], "✔" if row.chosen else "") for row in candidate_rows(plan))]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
 def plan_text(plan: Plan) -> str:
     """A plan as plain text: each task's table, then the totals."""
     lines: list[str] = []
     for task_plan in plan.tasks:
         nodes = task_plan.task.num_nodes
         lines.append(f"{task_plan.task.name or 'task'}: {nodes} node{'s' if nodes > 1 else ''}")
-        cells = [COLUMNS, *((*row[:6], "✔" if row.chosen else "") for row in candidate_rows(task_plan))]
-        widths = [max(len(row[n]) for row in cells) for n in range(len(COLUMNS))]
-        lines += [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
+        lines.append(task_text(task_plan))
     cost = "not known" if plan.total_cost is None else f"${plan.total_cost:.2f}"
     lines.append(f"Estimated cost: {cost}; estimated time: {plan.total_time_s / 3600:.1f} h")
     return "\n".join(lines)

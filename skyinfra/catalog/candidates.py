@@ -162,4 +162,5 @@ def _zones_to_try(offer: Offer, ask: Ask) -> Sequence[str | None]:
 def _rank(candidate: Candidate) -> tuple[Any, ...]:
     hourly, offer = candidate.hourly, candidate.offer
     price = float("inf") if hourly is None else hourly
-    return candidate.preference, price, offer.cloud, offer.instance_type, offer.region, candidate.zone or ""
+    place = (offer.cloud, offer.instance_type, offer.region, candidate.zone or "")
+    return candidate.preference, price, *place, offer.accelerator or "", offer.accelerator_count

@@ -52,6 +52,8 @@ def _cut(machine: Offer, ask: Ask) -> Offer:
     accelerator = machine.accelerator if ask.wants_accelerator else None
     return replace(
         machine,
+        vcpus=machine.vcpus if ask.cpus is None else ask.cpus.value,
+        memory_gib=machine.memory_gib if ask.memory is None or ask.memory.per_vcpu else ask.memory.value,
         accelerator=accelerator,
         accelerator_count=ask.count if accelerator else 0.0,
         accelerator_memory_gib=machine.accelerator_memory_gib if accelerator else None,

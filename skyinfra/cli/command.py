@@ -1,10 +1,13 @@
-"""Hand a command's words to typer: one small app for the one command asked for, plain text, no completion code."""
+"""Hand a command's words to typer: one small app for the one command asked for, plain text, no completion code.
+
+`--config` is given to every command here: a file or `a.b=c`, over what the files of the user and the project say.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,12 +19,20 @@ ClickError: Any = typer.BadParameter.__mro__[2]
 """The class of everything that typer finds wrong with a command line; typer gives it no public name."""
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
+CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        list[str] | None, typer.Option("--config", help="Configuration: a file, or a.b=c. Repeatable.")
+    ],
+)
 
 
 def run(name: str, function: Callable[..., Any], words: Sequence[str]) -> int:
     """Parse `words` for `function` and call it; the exit code, 2 for a usage error."""
     app = _app()
-    app.command(name, context_settings=SETTINGS)(function)
+    app.command(name, context_settings=SETTINGS)(_configurable(function))
     return _call(app, f"skyinfra {name}", words)
 
 
@@ -30,7 +41,7 @@ def run_group(name: str, functions: Mapping[str, Callable[..., Any]], words: Seq
     wanted = words[0] if words else ""
     if wanted in functions:
         app = _app()
-        app.command(wanted, context_settings=SETTINGS)(functions[wanted])
+        app.command(wanted, context_settings=SETTINGS)(_configurable(functions[wanted]))
         return _call(app, f"skyinfra {name} {wanted}", words[1:])
     if words and not wanted.startswith("-"):
         out.error(f"no such command: {name} {wanted}", f"try `skyinfra {name} --help`")
@@ -45,6 +56,24 @@ def run_group(name: str, functions: Mapping[str, Callable[..., Any]], words: Seq
     for inner, function in functions.items():
         print(f"  {inner:<8}  {(inspect.getdoc(function) or '').splitlines()[0]}")
     return 0 if words else 2
+
+
+def _configurable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command with `--config`, which holds for the whole process before the command begins."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [*signature.parameters.values(), CONFIG]
+
+    def configured(*, config: list[str] | None = None, **given: Any) -> Any:
+        if config:
+            from skyinfra.client.config import use_words
+
+            use_words(config)
+        return function(**given)
+
+    configured.__doc__ = function.__doc__
+    configured.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+    configured.__annotations__ = {one.name: one.annotation for one in parameters}
+    return configured
 
 
 def _app() -> typer.Typer:

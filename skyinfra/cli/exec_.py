@@ -43,7 +43,6 @@ def exec_(
     async_call: t.Async = False,
     git_url: t.GitUrl = None,
     git_ref: t.GitRef = None,
-    config: t.Config = None,
 ) -> int:
     """Run a task or a command on a cluster that is up.
 

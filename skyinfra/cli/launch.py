@@ -57,7 +57,6 @@ def launch(
     git_url: t.GitUrl = None,
     git_ref: t.GitRef = None,
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace.")] = None,
-    config: t.Config = None,
 ) -> int:
     """Make a cluster if need be, and run a task on it.
 

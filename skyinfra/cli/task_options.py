@@ -47,7 +47,6 @@ InstanceType = Annotated[str | None, Opt("--instance-type", "-t", help="Machine 
 Ports = Annotated[Texts, Opt("--ports", help="Port or range to open. Repeatable.")]
 GitUrl = Annotated[str | None, Opt("--git-url", help="Git repository as workdir (not yet).")]
 GitRef = Annotated[str | None, Opt("--git-ref", help="Its branch, tag or commit (not yet).")]
-Config = Annotated[Texts, Opt("--config", help="Configuration file or a.b=c (not yet).")]
 Async = Annotated[bool, Opt("--async", help="Hand the request in and return.")]
 Detach = Annotated[bool, Opt("--detach-run", "-d", help="Return when the job is submitted.")]
 Dryrun = Annotated[bool, Opt("--dryrun", help="Show what would be done, and do nothing.")]
@@ -82,7 +81,7 @@ def build_task(given: Mapping[str, Any]) -> Task:
 def _refuse_unready(given: Mapping[str, Any]) -> None:
     from skyinfra.client.not_yet import missing
 
-    for option in ("git_url", "git_ref", "config"):
+    for option in ("git_url", "git_ref"):
         if given.get(option):
             raise missing(f"--{option.replace('_', '-')}")
 

@@ -44,12 +44,14 @@ def user_name() -> str:
 
 
 def workspace() -> str:
-    return os.environ.get("SKYINFRA_WORKSPACE") or "default"
+    return named_workspace() or "default"
 
 
 def named_workspace() -> str | None:
-    """The workspace, if it is not the one that a server takes when none is named."""
-    return os.environ.get("SKYINFRA_WORKSPACE") or None
+    """The workspace that the environment or the configuration names; None leaves the choice to the server."""
+    from skyinfra.client import config
+
+    return os.environ.get("SKYINFRA_WORKSPACE") or config.setting(("active_workspace",))
 
 
 def use_workspace(name: str | None) -> None:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from skyinfra.client import caller
+from skyinfra.client import caller, config
 from skyinfra.client.requests import submit
 from skyinfra.model.requests import RequestId
 from skyinfra.model.states import AutostopWaitFor, JobStatus, OptimizeTarget, StatusRefreshMode
@@ -69,7 +69,7 @@ def launch(
         "resize": resize,
         "blobs": {} if dryrun else _send(_workdir(one) | _local_mounts(one), _progress),
     }
-    return submit("launch", {**body, **caller.about()})
+    return submit("launch", {**body, **caller.about(), **config.sent()})
 
 
 def exec(
@@ -96,7 +96,7 @@ def exec(
         "down": down,
         "blobs": {} if dryrun else _send(_workdir(one), _progress),
     }
-    return submit("exec", {**body, **caller.about()})
+    return submit("exec", {**body, **caller.about(), **config.sent()})
 
 
 def down(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from skyinfra.client import config
 from skyinfra.model.home import Home
 
 __all__ = [
@@ -53,8 +54,9 @@ class Target:
 
 
 def given_endpoint() -> str | None:
-    """The endpoint that the environment names, or None."""
-    return next((os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
+    """The endpoint that the environment names, else the configuration (`api_server.endpoint`), else None."""
+    named = next((os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
+    return named or config.setting(("api_server", "endpoint"))
 
 
 def locate(start: Start = "yes") -> Target:
@@ -91,7 +93,7 @@ def unreachable(message: str, hint: str, url: str = "") -> Exception:
 def _parse(endpoint: str, home: Home) -> Target:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{ENDPOINT_VARIABLES[0]} must be http://host[:port] or https://host[:port], not {endpoint!r}")
+        raise ValueError(f"the server's endpoint must be http://host[:port] or https://host[:port], not {endpoint!r}")
     port = parts.port or (443 if parts.scheme == "https" else DEFAULT_PORT)
     # the token of this state folder is for servers on this machine; another machine's is given in the environment
     token = read_token(home) if parts.hostname in LOOPBACK else os.environ.get(TOKEN_VARIABLE, "")

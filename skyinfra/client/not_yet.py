@@ -72,10 +72,6 @@ def optimize(
     _refuse("optimize")
 
 
-def reload_config() -> NoReturn:
-    _refuse("reload_config")
-
-
 def storage_ls() -> NoReturn:
     _refuse("storage_ls")
 

@@ -1,7 +1,7 @@
 """Configuration as a value: nested keys, layers over layers, and which keys there are. Files are read elsewhere.
 
-Layers, low to high: server, user, project, task, command line. Maps merge and lists are replaced, except inside a
-`pod_config`, where lists are appended to and entries of the same `name` merge: that is how pods are patched.
+Layers, low to high: server, user, project, task, command line (`effective`). Maps merge and lists are replaced, except
+inside a `pod_config`, where lists are appended to and entries of the same `name` merge: that is how pods are patched.
 """
 
 from __future__ import annotations
@@ -11,10 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skyinfra.model.problems import raise_problems
-from skyinfra.model.schema import HOOKS
-from skyinfra.model.schema_check import check
 
-__all__ = ["SERVER_ONLY", "TASK_OVERRIDES", "Config", "check_config", "from_client", "merged"]
+__all__ = [
+    "LAYERS",
+    "SERVER_ONLY",
+    "TASK_OVERRIDES",
+    "Config",
+    "check_config",
+    "check_task_config",
+    "effective",
+    "from_client",
+    "merged",
+]
 
 SERVER_ONLY = (
     ("admin_policy",),
@@ -68,47 +76,8 @@ TASK_OVERRIDES = (
 )
 """What a task's `config` may set. Others are accepted at parsing and refused when the override is applied."""
 
-_MAPS = [
-    "api_server",
-    "jobs",
-    "serve",
-    "workspaces",
-    "workspace_config",
-    "rbac",
-    "db",
-    "daemons",
-    "plugins",
-    "logs",
-    "provision",
-    "docker",
-    "nvidia_gpus",
-    "data",
-    "dashboard",
-    "metrics",
-    "aws",
-    "gcp",
-    "azure",
-    "kubernetes",
-    "ssh",
-    "slurm",
-    "oci",
-    "vast",
-    "nebius",
-]
-
-_CONFIG: dict[str, Any] = {
-    "type": "object",
-    "title": "the configuration",
-    "additionalProperties": False,
-    "properties": {
-        **{name: {"type": ["object", "null"]} for name in _MAPS},
-        "db": {"type": ["string", "object", "null"]},
-        "active_workspace": {"type": ["string", "null"]},
-        "admin_policy": {"type": ["string", "null"]},
-        "allowed_clouds": {"type": ["array", "null"], "items": {"type": "string"}},
-        "hooks": {**HOOKS, "type": ["array", "null"]},
-    },
-}
+LAYERS = ("user", "project", "command_line")
+"""What a client sends with a request, low to high; the server's own lies below, a task's `config` under the last."""
 
 
 class Config(dict[str, Any]):
@@ -166,8 +135,34 @@ class Config(dict[str, Any]):
 
 
 def check_config(config: Any) -> None:
-    """Raises `InvalidSkyPilotConfigError` for unknown top-level keys and values of the wrong kind, all at once."""
-    raise_problems(check({} if config is None else config, _CONFIG), "configuration")
+    """Raises `InvalidSkyPilotConfigError` for unknown keys and values of the wrong kind, all at once."""
+    from skyinfra.model.config_schema import CONFIG
+    from skyinfra.model.schema_check import check
+
+    raise_problems(check({} if config is None else config, CONFIG), "configuration")
+
+
+def check_task_config(overrides: Mapping[str, Any]) -> None:
+    """Raises `ValueError` naming every key of a task's `config` that a task may not set."""
+    _check_overrides(overrides, TASK_OVERRIDES, None)
+
+
+def effective(
+    server: Mapping[str, Any], layers: Mapping[str, Any] | None, task: Mapping[str, Any] | None = None
+) -> Config:
+    """The configuration that a request runs under: server, user, project, task, command line.
+
+    `layers` is what a client sent, by the names in `LAYERS`; what only the server may say is dropped from each. A user
+    layer that is the server's own file (both read `config.yaml` of one state folder) counts once, since lists in a
+    `pod_config` would else be appended to themselves. Raises as `check_config` and `check_task_config`.
+    """
+    sent = {name: from_client((layers or {}).get(name) or {}) for name in LAYERS}
+    for layer in sent.values():
+        check_config(layer)
+    check_task_config(task or {})
+    if sent["user"] == from_client(server):
+        sent["user"] = Config()
+    return merged(server, sent["user"], sent["project"], task, sent["command_line"])
 
 
 def merged(*layers: Mapping[str, Any] | None) -> Config:

@@ -28,6 +28,11 @@ class Home:
         return cls(Path(os.path.abspath(root)))
 
     @property
+    def config(self) -> Path:
+        """The configuration: the server's layer, and the user's unless the environment names another file."""
+        return self.root / "config.yaml"
+
+    @property
     def server_json(self) -> Path:
         """`{pid, start_ticks, boot_id, host, port, version, started_at}` of the running server."""
         return self.root / "server.json"

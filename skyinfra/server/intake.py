@@ -1,6 +1,7 @@
 """From the bytes of ``POST /v1/requests/{verb}`` to a request that can be stored: validated, named, fit for display.
 
-The display copy has no value of an env or a secret in it, and neither has the entrypoint: both are shown and kept.
+The display copy has no value of an env or a secret in it, and no configuration, and neither has the
+entrypoint: both are shown and kept.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from skyinfra.wire.errors import explain
 
 __all__ = ["READ_VERBS", "incoming", "parse", "redacted_task"]
 
-READ_VERBS = frozenset({"status", "queue", "job_status"})
+READ_VERBS = frozenset({"status", "queue", "job_status", "optimize", "list_accelerators", "list_accelerator_counts"})
 HIDDEN = "<redacted>"
 _OPTION = re.compile(r"(--(?:env|secret)[= ]['\"]?[A-Za-z_][A-Za-z0-9_]*)=(?:'[^']*'|\"[^\"]*\"|\S+)")
 
@@ -48,6 +49,7 @@ def incoming(verb: str, body: dict[str, Any], principal: Principal, key: str | N
     name = body["cluster_name"] or _made_up_name(principal)
     entrypoint = _redacted_entrypoint(body)
     display = {**body, "cluster_name": name, "entrypoint": entrypoint}
+    display.pop("config", None)  # may hold what must not be shown, and shows nobody what is needed
     if "task" in body:
         display["task"] = redacted_task(body["task"])
     return Incoming(

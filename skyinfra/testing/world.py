@@ -103,22 +103,16 @@ class World:
         }
 
     # -- the command line ------------------------------------------------------------------------------------------
-    def popen(
-        self,
-        *args: str,
-        stdout: int = subprocess.PIPE,
-        stderr: int = subprocess.PIPE,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """Start `skyinfra ARGS`, without a terminal."""
+    def popen(self, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start `skyinfra ARGS`."""
+        kwargs.setdefault("stdout", subprocess.PIPE)
+        kwargs.setdefault("stderr", subprocess.PIPE)
         return subprocess.Popen(
             [sys.executable, "-m", "skyinfra.cli.main", *args],
-            env=dict(env or self.env),
-            cwd=cwd or self.root,
+            env=kwargs.pop("env", self.env),
+            cwd=kwargs.pop("cwd", self.root),
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            **kwargs,
         )
 
     def run(
@@ -136,8 +130,7 @@ class World:
             args, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
         )
         if check is not None and done.returncode != check:
-            what = f"skyinfra {args} exited {done.returncode}, expected {check}"
-            raise AssertionError(f"{what}\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(f"skyinfra {args} exited {done.returncode}, expected {check}\n{done.stdout}\n{done.stderr}")
         return done
 
     def json(self, *args: str, **kwargs: Any) -> Any:

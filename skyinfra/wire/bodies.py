@@ -23,6 +23,16 @@ class _Body(BaseModel):
     workspace: str | None = None
 
 
+class ConfigLayers(BaseModel):
+    """A client's configuration, layer by layer: the server's lies below them, a task's under the last."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    user: dict[str, Any] | None = None
+    project: dict[str, Any] | None = None
+    command_line: dict[str, Any] | None = None
+
+
 class Blob(BaseModel):
     """An uploaded tar and what it becomes: a folder's content, or one file."""
 
@@ -45,6 +55,7 @@ class LaunchBody(_Body):
     fast: bool = False
     resize: bool = False
     blobs: dict[str, Blob] = Field(default_factory=dict)
+    config: ConfigLayers | None = None
 
 
 class ExecBody(_Body):
@@ -53,6 +64,44 @@ class ExecBody(_Body):
     dryrun: bool = False
     down: bool = False
     blobs: dict[str, Blob] = Field(default_factory=dict)
+    config: ConfigLayers | None = None
+
+
+class GraphBody(BaseModel):
+    """Tasks as a graph. What runs in them is not sent: only what decides where they may run."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str | None = None
+    execution: Literal["serial", "parallel"] = "serial"
+    inter_connection: bool | None = None
+    tasks: list[dict[str, Any]] = Field(min_length=1)
+    edges: list[tuple[int, int]] = Field(default_factory=list, description="Pairs of places in `tasks`.")
+
+
+class OptimizeBody(_Body):
+    dag: GraphBody
+    minimize: Literal["COST", "TIME"] = "COST"
+    config: ConfigLayers | None = None
+
+
+class AcceleratorsBody(_Body):
+    gpus_only: bool = True
+    name_filter: str | None = None
+    region_filter: str | None = None
+    quantity_filter: int | None = None
+    clouds: list[str] | str | None = None
+    all_regions: bool = False
+    require_price: bool = True
+    case_sensitive: bool = True
+
+
+class AcceleratorCountsBody(_Body):
+    gpus_only: bool = True
+    name_filter: str | None = None
+    region_filter: str | None = None
+    quantity_filter: int | None = None
+    clouds: list[str] | str | None = None
 
 
 class DownBody(_Body):
@@ -94,6 +143,9 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "status": StatusBody,
     "queue": QueueBody,
     "job_status": JobStatusBody,
+    "optimize": OptimizeBody,
+    "list_accelerators": AcceleratorsBody,
+    "list_accelerator_counts": AcceleratorCountsBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyinfra.catalog.local import Wish
-from skyinfra.model.exceptions import NotSupportedError, ResourcesUnavailableError, with_hint
+from skyinfra.model.exceptions import NotSupportedError
 
 __all__ = ["Demand", "read_demand"]
 
@@ -35,6 +35,8 @@ class Demand:
     autostop_minutes: int | None
     """Idle minutes from the YAML, None = nothing said, -1 = off."""
     autostop_down: bool
+    config: dict[str, Any]
+    """The task's own `config`."""
     config_hash: str
     """Of everything that provisioning and setup depend on."""
 
@@ -45,7 +47,7 @@ class Demand:
 
 
 def read_demand(task: dict[str, Any]) -> Demand:
-    """Raises `NotSupportedError`, `ResourcesUnavailableError` (a cloud that is not enabled) or `ValueError`."""
+    """Raises `NotSupportedError` or `ValueError`. Whether a named cloud is enabled is `placement`'s to say."""
     num_nodes = int(task.get("num_nodes") or 1)
     if num_nodes > 1:
         raise NotSupportedError(f"num_nodes: {num_nodes}: clusters of several nodes are not in skyinfra yet")
@@ -66,6 +68,7 @@ def read_demand(task: dict[str, Any]) -> Demand:
         labels=_strings(first.get("labels")),
         autostop_minutes=minutes,
         autostop_down=down,
+        config=first.get("_cluster_config_overrides") or {},
         config_hash=_config_hash(task),
     )
 
@@ -81,12 +84,7 @@ def _alternatives(resources: Any) -> list[dict[str, Any]]:
 
 def _wishes(resources: dict[str, Any]) -> list[Wish]:
     cloud = _cloud_of(resources)
-    if cloud not in (None, "local"):
-        raise with_hint(
-            ResourcesUnavailableError(f"the task asks for {cloud}, which is not enabled; enabled: local"),
-            "use `infra: local`, or leave infra out",
-        )
-    if resources.get("image_id"):
+    if resources.get("image_id") and cloud in (None, "local"):
         raise NotSupportedError(f"image_id: {resources['image_id']}: the local cloud runs no images")
     asked = _accelerators(resources.get("accelerators"))
     return [
@@ -96,6 +94,7 @@ def _wishes(resources: dict[str, Any]) -> list[Wish]:
             accelerator=accelerator,
             disk_gb=int(resources.get("disk_size") or 256),
             spot=bool(resources.get("use_spot")),
+            cloud=cloud,
         )
         for accelerator in asked or [None]
     ]

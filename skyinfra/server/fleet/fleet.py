@@ -8,6 +8,8 @@ from typing import Any
 
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.blobs import Blobs
+from skyinfra.server.config import ServerConfig
+from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.doctor import examine
 from skyinfra.server.fleet.down import Down, Undertaker
@@ -16,6 +18,7 @@ from skyinfra.server.fleet.jobs import Jobs
 from skyinfra.server.fleet.launch import Launch
 from skyinfra.server.fleet.logs import Logs
 from skyinfra.server.fleet.operate import Operator
+from skyinfra.server.fleet.optimize import Optimize
 from skyinfra.server.fleet.placement import Placement
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
 from skyinfra.server.fleet.provision import Provision
@@ -56,8 +59,10 @@ class Fleet:
         self.logs = Logs(self.clusters, self.reach, self.jobs)
         undertaker = Undertaker(db, self.operator, cloud)
         provision = Provision(db, self.clusters, self.operator, self.reach, undertaker, agent_version)
-        placement = Placement(db, cloud)
-        launch = Launch(db, self.clusters, self.reach, placement, provision, server_id, agent_version)
+        config, clouds = ServerConfig(settings.home.config), Clouds(settings.home, cloud)
+        placement = Placement(db, clouds)
+        launch = Launch(db, self.clusters, self.reach, placement, config, provision, server_id, agent_version)
+        optimize = Optimize(clouds, config)
         self.handlers: Mapping[str, Handler] = {
             "launch": launch.handler(),
             "exec": Exec(self.clusters, self.reach).handler(),
@@ -69,6 +74,9 @@ class Fleet:
             "status": self._status,
             "queue": self.jobs.queue,
             "job_status": self.jobs.status,
+            "optimize": optimize.optimize,
+            "list_accelerators": optimize.accelerators,
+            "list_accelerator_counts": optimize.accelerator_counts,
         }
 
     async def _status(self, principal: Principal, body: dict[str, Any]) -> bytes:

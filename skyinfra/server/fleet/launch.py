@@ -7,6 +7,7 @@ setup again.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from skyinfra.model.exceptions import ResourcesUnavailableError
 from skyinfra.model.names import check_not_reserved, validate_cluster_name
 from skyinfra.model.spec import ClusterSpec, Slot, stack_name
 from skyinfra.model.states import ClusterStatus
+from skyinfra.server.config import ServerConfig
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.placement import Placement
@@ -42,6 +44,7 @@ class Launch:
         clusters: Clusters,
         reach: Reach,
         placement: Placement,
+        config: ServerConfig,
         provision: Provision,
         server_id: str,
         agent_version: str,
@@ -50,6 +53,7 @@ class Launch:
         self._clusters = clusters
         self._reach = reach
         self._placement = placement
+        self._config = config
         self._provision = provision
         self._server_id = server_id
         self._agent_version = agent_version
@@ -81,19 +85,21 @@ class Launch:
         check_not_reserved(ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
         autostop_of(ctx.body, demand)
+        config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         dryrun = bool(ctx.body.get("dryrun"))
         if cluster is not None:
             check_fits(cluster, demand)
             return {"exists": True, "dryrun": dryrun, "cluster_id": cluster.id, "candidates": []}
-        candidates = await self._placement.rank(demand)
+        candidates, table = await self._placement.rank(ctx.body["task"], config, ctx.body["optimize_target"])
         if not demand.named_cloud:
             ctx.say("No other cloud is enabled: using the local cloud (this machine)")
-        return {"exists": False, "dryrun": dryrun, "candidates": [c.to_json() for c in candidates]}
+        found = [c.to_json() for c in candidates]
+        return {"exists": False, "dryrun": dryrun, "candidates": found, "table": table}
 
     async def _answer_dryrun(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
-        for candidate in prior["plan"]["candidates"]:
-            ctx.say(f"Would use {candidate['cloud']} {candidate['instance_type']}: {candidate['cpus']:g} CPUs")
+        for line in prior["plan"].get("table", "").splitlines():
+            ctx.say(line)
         return {"job_id": None, "handle": None}
 
     async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:

@@ -1,50 +1,80 @@
-"""Where a new cluster may be made: candidates from the catalog, those short of late last. Makes nothing."""
+"""Where a new cluster may be made: the catalog's candidates on enabled clouds, those short of late last."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from skyinfra.catalog.local import Candidate, HostCapacity, candidates
+from skyinfra.catalog.candidate_table import task_text
+from skyinfra.catalog.local import Candidate
+from skyinfra.catalog.objective import Ranked
+from skyinfra.catalog.optimizer import TaskPlan, plan_task
+from skyinfra.model.config import Config
 from skyinfra.model.exceptions import ResourcesUnavailableError, with_hint
-from skyinfra.server.fleet.demand import Demand
-from skyinfra.server.fleet.ports import Cloud
+from skyinfra.model.states import OptimizeTarget
+from skyinfra.model.task import Task
+from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.store import clusters as rows
 from skyinfra.store.database import Database
 
 __all__ = ["Placement"]
 
+_PLACED_BY = ("name", "num_nodes", "resources", "inputs", "outputs")
+"""The parts of a task that decide where it may run; the rest is not looked at here."""
+
 
 class Placement:
-    def __init__(self, db: Database, cloud: Cloud, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, db: Database, clouds: Clouds, clock: Callable[[], float] = time.time) -> None:
         self._db = db
-        self._cloud = cloud
+        self._clouds = clouds
         self._clock = clock
 
-    async def rank(self, demand: Demand) -> list[Candidate]:
-        """Best first, never empty. Raises `ResourcesUnavailableError` with what was asked and what there is."""
-        host = _capacity(await asyncio.to_thread(self._cloud.capacity))
-        found, reasons = candidates(list(demand.wishes), host)
-        if not found:
-            have = f"{host.cpus:g} CPUs, {host.memory_gb:g} GB of memory"
-            have += "".join(f", {name}:{count}" for name, count in sorted(host.gpus.items()))
-            raise with_hint(
-                ResourcesUnavailableError(f"the local cloud cannot offer this: {'; '.join(reasons)}"),
-                f"this host has {have}",
-            )
+    async def rank(
+        self, task: Mapping[str, Any], config: Config, minimize: str = "COST"
+    ) -> tuple[list[Candidate], str]:
+        """Where a task may go, best first and never empty, and the table of candidates for people.
+
+        Raises `ResourcesUnavailableError` with what rules each offer out, `NoCloudAccessError` for a cloud that is not
+        enabled.
+        """
+        plan = await asyncio.to_thread(self._plan, task, config, OptimizeTarget[minimize])
+        places = [_place(one) for one in plan.candidates]
         short = await self._db.read(lambda db: rows.shortages_now(db, self._clock()))
-        return sorted(found, key=lambda c: (_key(c) in short, c.price_per_hour))
+        places.sort(key=lambda place: _shortage_key(place) in short)  # stable: else the ranking's order
+        return places, task_text(plan)
+
+    def _plan(self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget) -> TaskPlan:
+        task = Task.from_yaml_config({k: v for k, v in config_of_task.items() if k in _PLACED_BY})
+        task.set_resources(self._clouds.reachable(task.resources, config))
+        catalog = self._clouds.catalog(config)
+        try:
+            ranked = plan_task(task, catalog, minimize, (), {})
+        except ResourcesUnavailableError as error:
+            raise with_hint(error, "; ".join(filter(None, (getattr(error, "hint", None), self._clouds.host(config))))) from None
+        return TaskPlan(task, ranked[0], tuple(ranked))
 
 
-def _key(candidate: Candidate) -> tuple[str, str, str]:
-    what = f"{candidate.gpus[0]}:{candidate.gpus[1]}" if candidate.gpus else candidate.instance_type
-    return (candidate.cloud, candidate.region, what)
+def _place(one: Ranked) -> Candidate:
+    candidate, offer = one.candidate, one.candidate.offer
+    gpus = None
+    if offer.accelerator is not None:
+        gpus = (offer.accelerator, max(1, math.ceil(offer.accelerator_count)))  # of a fraction, the whole device
+    return Candidate(
+        cloud=offer.cloud,
+        region=offer.region,
+        instance_type=offer.instance_type,
+        cpus=offer.vcpus or 0.0,
+        memory_gb=offer.memory_gib or 0.0,
+        gpus=gpus,
+        disk_gb=candidate.asked.disk_size,
+        spot=candidate.spot,
+        price_per_hour=candidate.hourly or 0.0,
+    )
 
 
-def _capacity(facts: Any) -> HostCapacity:
-    """From the cloud's own type (or a mapping) to the catalog's."""
-    if isinstance(facts, dict):
-        return HostCapacity(float(facts["cpus"]), float(facts["memory_gb"]), dict(facts.get("gpus") or {}))
-    return HostCapacity(float(facts.cpus), float(facts.memory_gb), dict(facts.gpus or {}))
+def _shortage_key(place: Candidate) -> tuple[str, str, str]:
+    what = f"{place.gpus[0]}:{place.gpus[1]}" if place.gpus else place.instance_type
+    return (place.cloud, place.region, what)

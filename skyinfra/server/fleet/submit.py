@@ -28,7 +28,9 @@ def check_fits(cluster: Any, demand: Demand) -> None:
     problems = []
     for wish in demand.wishes:
         problem = None
-        if wish.cpus is not None and wish.cpus > node["cpus"]:
+        if wish.cloud not in (None, cluster.spec["cloud"]):
+            problem = f"{wish.cloud} asked, the cluster is on {cluster.spec['cloud']}"
+        elif wish.cpus is not None and wish.cpus > node["cpus"]:
             problem = f"{wish.cpus:g} CPUs asked, a node has {node['cpus']:g}"
         elif wish.memory_gb is not None and wish.memory_gb > node["memory_gb"]:
             problem = f"{wish.memory_gb:g} GB of memory asked, a node has {node['memory_gb']:g}"

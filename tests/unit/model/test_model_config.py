@@ -2,7 +2,7 @@
 
 import pytest
 
-from skyinfra.model.config import TASK_OVERRIDES, Config, check_config, from_client, merged
+from skyinfra.model.config import TASK_OVERRIDES, Config, check_config, effective, from_client, merged
 from skyinfra.model.exceptions import InvalidSkyPilotConfigError
 
 
@@ -53,7 +53,7 @@ def test_what_only_the_server_may_say_is_dropped_from_a_client() -> None:
     assert from_client(config) == {"jobs": {"bucket": "b"}}
 
 
-@pytest.mark.parametrize("config", [None, {}, {"aws": None}, {"kubernetes": {"anything": 1}, "db": "sqlite://"}])
+@pytest.mark.parametrize("config", [None, {}, {"aws": None}, {"ssh": {"anything": 1}, "db": "sqlite://"}])
 def test_configurations_that_are_accepted(config: dict | None) -> None:
     check_config(config)
 
@@ -65,8 +65,32 @@ def test_configurations_that_are_accepted(config: dict | None) -> None:
         ({"aws": 3}, "aws: expected a map"),
         ({"allowed_clouds": "aws"}, "expected a list"),
         ([], "expected a map"),
+        ({"aws": {"use_internal_ip": True}}, "unknown key 'use_internal_ip' in aws; did you mean 'use_internal_ips'"),
+        ({"jobs": {"controller": {"resource": {}}}}, r"jobs\.controller.*did you mean 'resources'"),
     ],
 )
 def test_configurations_that_are_refused(config: object, says: str) -> None:
     with pytest.raises(InvalidSkyPilotConfigError, match=says):
         check_config(config)
+
+
+def test_a_request_runs_under_server_user_project_task_and_command_line() -> None:
+    """Each key is set by one layer more than the one before, so that each shows who wins over whom."""
+    names = ("a", "b", "c", "d", "e")
+    labels = [dict.fromkeys(names[i:], layer) for i, layer in enumerate(("server", "user", "project", "task", "cli"))]
+    server, user, project, task, command_line = ({"kubernetes": {"custom_metadata": {"labels": one}}} for one in labels)
+    layers = {"user": user, "project": project, "command_line": command_line}
+    found = effective(server, layers, task).get_nested(("kubernetes", "custom_metadata", "labels"), None)
+    assert found == {"a": "server", "b": "user", "c": "project", "d": "task", "e": "cli"}
+
+
+def test_the_same_file_as_server_and_as_user_counts_once() -> None:
+    server = {"kubernetes": {"pod_config": {"spec": {"tolerations": [{"key": "x"}]}}}, "allowed_clouds": ["local"]}
+    assert effective(server, {"user": server}) == server
+
+
+def test_what_a_client_sends_is_checked_and_a_task_may_not_set_everything() -> None:
+    with pytest.raises(InvalidSkyPilotConfigError, match="did you mean 'aws'"):
+        effective({}, {"project": {"aw": {}}})
+    with pytest.raises(ValueError, match=r"jobs\.bucket cannot be overridden by a task"):
+        effective({}, {}, {"jobs": {"bucket": "b"}})

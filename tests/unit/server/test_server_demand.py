@@ -1,13 +1,11 @@
-"""What a task asks for, and what the local cloud can offer for it."""
+"""What a task asks for."""
 
 import pytest
 
-from skyinfra.catalog.local import Candidate, HostCapacity, Wish, candidates
+from skyinfra.catalog.local import Wish
 from skyinfra.model.exceptions import NotSupportedError
 from skyinfra.server.fleet.demand import read_demand
 from skyinfra.server.fleet.stopping import autostop_of
-
-HOST = HostCapacity(8, 32, {"T4": 2})
 
 
 @pytest.mark.parametrize(
@@ -20,7 +18,7 @@ HOST = HostCapacity(8, 32, {"T4": 2})
         ({"accelerators": "T4"}, Wish(accelerator=("T4", 1))),
         ({"accelerators": "T4:0.5"}, Wish(accelerator=("T4", 0.5))),
         ({"accelerators": {"T4": 2}}, Wish(accelerator=("T4", 2))),
-        ({"infra": "local", "disk_size": 50, "use_spot": True}, Wish(disk_gb=50, spot=True)),
+        ({"infra": "local", "disk_size": 50, "use_spot": True}, Wish(disk_gb=50, spot=True, cloud="local")),
     ],
 )
 def test_resources_are_read(resources, wish):
@@ -72,24 +70,3 @@ def test_a_stop_that_keeps_the_disk_is_refused(body, autostop):
     resources = {} if autostop is None else {"autostop": autostop}
     with pytest.raises(NotSupportedError, match="autodown"):
         autostop_of(body, read_demand({"resources": resources}))
-
-
-def test_a_wish_gets_the_whole_host_unless_it_says_less():
-    found, reasons = candidates([Wish(), Wish(cpus=2, memory_gb=4), Wish(accelerator=("T4", 0.5))], HOST)
-    assert reasons == []
-    assert [(c.cpus, c.memory_gb, c.gpus) for c in found] == [(8, 32, None), (2, 4, None), (8, 32, ("T4", 1))]
-
-
-def test_a_wish_that_cannot_be_met_says_what_there_is():
-    found, reasons = candidates([Wish(cpus=9), Wish(memory_gb=33), Wish(accelerator=("T4", 3))], HOST)
-    assert found == []
-    assert reasons == [
-        "9 CPUs asked, this host has 8",
-        "33 GB of memory asked, this host has 32",
-        "T4:3 asked, this host has T4:2",
-    ]
-
-
-def test_a_candidate_survives_json():
-    found, _ = candidates([Wish(accelerator=("T4", 1))], HOST)
-    assert Candidate.from_json(found[0].to_json()) == found[0]
