@@ -20,6 +20,15 @@ __all__ = ["Painter"]
 
 REDRAW_S = 0.2
 _DOING = {"create": "making", "delete": "removing", "update": "changing", "replace": "replacing", "read": "reading"}
+_STEPS = {
+    "plan": "planning",
+    "place": "choosing a place",
+    "provision": "provisioning",
+    "sync": "sending files to the nodes",
+    "submit": "submitting the job",
+    "drain": "waiting for the agent to take no more jobs",
+    "destroy": "removing",
+}
 _DONE = {"create": "made", "delete": "removed", "update": "changed", "replace": "replaced", "read": "read"}
 
 
@@ -96,7 +105,9 @@ class Painter:
 
     def _doing(self, event: dict[str, Any]) -> str:
         if event.get("op") == "step":
-            return f"… {event.get('name')}"
+            step, _, number = str(event.get("name")).partition("#")
+            again = f", attempt {int(number) + 1}" if number.isdigit() and number != "0" else ""
+            return f"… {_STEPS.get(step, step)}{again}"
         word = _DOING.get(event.get("op", ""), event.get("op") or "working on")
         waits = f": {event['text']}" if event.get("text") else ""
         return f"… {_named(event)} {word}{waits}"

@@ -14,6 +14,13 @@ from skyinfra.stacks.operation import Changes
 __all__ = ["Planned", "Summary", "Told", "translate"]
 
 _MARKUP = re.compile(r"<\{%.*?%\}>")
+#: What a step of a resource waits for, in a user's words; shown behind its live line.
+_WAITS_FOR = {
+    ("skyinfra:index:Agent", "create"): "waits for its first answer",
+    ("skyinfra:index:Agent", "update"): "waits for the new one's answer",
+    ("skyinfra:index:Agent", "delete"): "waits for it to end",
+    ("skyinfra:local:Machine", "delete"): "waits for its processes to end",
+}
 _QUIET_TYPES = ("pulumi:pulumi:Stack", "pulumi:providers:")
 
 
@@ -78,7 +85,10 @@ def _quiet(metadata: dict[str, Any]) -> bool:
 
 def _step(metadata: dict[str, Any], summary: Summary, kind: str) -> Told | None:
     summary.steps.append(Planned(metadata["urn"], metadata["op"], metadata["type"]))
-    return None if _quiet(metadata) else Told(kind, metadata["urn"], metadata["op"])
+    if _quiet(metadata):
+        return None
+    waits_for = _WAITS_FOR.get((metadata["type"], metadata["op"]), "") if kind == "began" else ""
+    return Told(kind, metadata["urn"], metadata["op"], waits_for)
 
 
 def _diagnostic(value: dict[str, Any], summary: Summary) -> Told | None:

@@ -1,9 +1,9 @@
 """Holding a process still at a named step boundary, and the list of those names.
 
-A boundary is a call ``boundary("agent.spawn.made")`` in the product (`skyinfra.runtime.boundary`). `Faults.arm` asks the
-next process that reaches one to stand still there; `Hold.wait_reached` says who it is; `Hold.release` lets it go on.
-While it stands, the caller kills whom it wants. `find_boundaries` reads the names out of the sources, so the list can
-never be behind them.
+A boundary is a call ``boundary("agent.spawn.made")`` in the product (`skyinfra.runtime.boundary`). `Faults.arm` asks
+the next process that reaches one to stand still there; `Hold.wait_reached` says who it is; `Hold.release` lets it go
+on. While it stands, the caller kills whom it wants. `find_boundaries` reads the names out of the sources and out of
+the table of request steps, so the list can never be behind them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from skyinfra.server.requests import boundaries as request_boundaries
+
 __all__ = ["Faults", "Hold", "find_boundaries"]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def find_boundaries(package: Path = PACKAGE) -> dict[str, Path]:
-    """Every literal name passed to `boundary(…)` in the package, with its file."""
-    found: dict[str, Path] = {}
-    for path in sorted(package.rglob("*.py")):
-        if "testing" in path.parts:
-            continue
-        for name in _names_in(path):
-            found[name] = path
-    return found
+def find_boundaries(package: Path = PACKAGE) -> list[str]:
+    """Every name in a `boundary(…)` call of the package, and those of the request steps, sorted."""
+    found = set(request_boundaries())
+    for path in package.rglob("*.py"):
+        if "testing" not in path.relative_to(package).parts:
+            found.update(_names_in(path))
+    return sorted(found)
 
 
 def _names_in(path: Path) -> Iterator[str]:
