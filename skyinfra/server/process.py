@@ -17,8 +17,8 @@ import uvicorn
 
 from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.identity import Identity
 from skyinfra.server import log as server_log
-from skyinfra.server.processes import Identity
 from skyinfra.server.settings import Settings
 from skyinfra.server.vault import private_folder, write_private
 from skyinfra.wire.versions import PRODUCT_VERSION

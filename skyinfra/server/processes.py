@@ -1,53 +1,14 @@
-"""Who a process is (pid, start ticks, boot id) and which belong to a state folder. Reads `/proc`, ends nothing."""
+"""Which processes belong to a state folder. Reads `/proc`, ends nothing."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-__all__ = ["Identity", "belonging_to", "boot_id", "describe"]
+from skyinfra.runtime.identity import Identity
 
-
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-@dataclass(frozen=True)
-class Identity:
-    """One process, never another that was given its number later."""
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-
-    @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        fields = _stat(pid)
-        return None if fields is None or fields[0] in "ZX" else cls(pid, int(fields[19]), boot_id())
-
-    @classmethod
-    def own(cls) -> Identity:
-        mine = cls.of(os.getpid())
-        assert mine is not None, "/proc does not know this process"
-        return mine
-
-    @property
-    def alive(self) -> bool:
-        return Identity.of(self.pid) == self
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def _stat(pid: int) -> list[str] | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    return text[text.rindex(")") + 2 :].split()
+__all__ = ["belonging_to", "describe"]
 
 
 def belonging_to(home: Path) -> Iterator[tuple[Identity, str, dict[str, str]]]:
@@ -63,7 +24,7 @@ def belonging_to(home: Path) -> Iterator[tuple[Identity, str, dict[str, str]]]:
         if marker not in lines:
             continue
         identity = Identity.of(int(entry))
-        if identity is not None:
+        if identity is not None and identity.alive:
             ours = dict(line.split("=", 1) for line in lines if line.startswith("SKYINFRA_") and "=" in line)
             yield identity, describe(int(entry)), ours
 

@@ -11,8 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from skyinfra.runtime import procs
+from skyinfra.runtime.identity import Identity
 
 __all__ = [
     "Identity",
@@ -33,57 +35,17 @@ POLL_S = 0.01
 
 def boot_id() -> str:
     """This boot of the host: pids and start times mean nothing across two of them."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Fields 3 and on of ``/proc/PID/stat`` (the name, field 2, may hold spaces), or None."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    return text[text.rindex(")") + 2 :].split()
-
-
-@dataclass(frozen=True)
-class Identity:
-    """One process, never another that later gets its number."""
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-
-    @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        """The process that has this number now, or None."""
-        fields = _stat(pid)
-        return None if fields is None else cls(pid, int(fields[19]), boot_id())
-
-    @classmethod
-    def from_json(cls, value: dict) -> Identity | None:
-        """None when the record is incomplete (an old or torn file)."""
-        try:
-            return cls(int(value["pid"]), int(value["start_ticks"]), str(value["boot_id"]))
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    def to_json(self) -> dict:
-        return asdict(self)
+    return procs.boot_id()
 
 
 def me() -> Identity:
     """This process."""
-    identity = Identity.of(os.getpid())
-    assert identity is not None, "/proc does not know this process"
-    return identity
+    return Identity.own()
 
 
 def alive(identity: Identity | None) -> bool:
-    """Whether exactly this process runs; a zombie does not."""
-    if identity is None or identity.boot_id != boot_id():
-        return False
-    fields = _stat(identity.pid)
-    return fields is not None and int(fields[19]) == identity.start_ticks and fields[0] not in "ZX"
+    """Whether exactly this process runs; None does not."""
+    return identity is not None and identity.alive
 
 
 def _pids() -> Iterator[int]:
@@ -101,30 +63,25 @@ def environ_has(pid: int, marker: str) -> bool:
     return marker.encode() in environ.split(b"\0")
 
 
-def _living(pids: Iterable[int], wanted: Callable[[int, list[str]], bool]) -> list[Identity]:
-    found = []
-    boot = boot_id()
-    for pid in pids:
-        fields = _stat(pid)
-        if fields is not None and fields[0] not in "ZX" and wanted(pid, fields):
-            found.append(Identity(pid, int(fields[19]), boot))
-    return found
+def _living(pids: Iterable[int], wanted: Callable[[procs.Stat], bool]) -> list[Identity]:
+    seen = [stat for pid in pids if (stat := procs.read_stat(pid)) is not None]
+    return [Identity(stat.pid, stat.start_ticks, boot_id()) for stat in seen if stat.live and wanted(stat)]
 
 
 def marked(marker: str) -> list[Identity]:
     """Living processes whose environment has the line ``NAME=value``."""
-    return _living(_pids(), lambda pid, _: environ_has(pid, marker))
+    return _living(_pids(), lambda stat: environ_has(stat.pid, marker))
 
 
 def session_members(sid: int) -> list[Identity]:
     """Living processes of a session. The kernel hands out no pid that is still a session's number."""
-    return _living(_pids(), lambda _, fields: int(fields[3]) == sid)
+    return _living(_pids(), lambda stat: stat.sid == sid)
 
 
 def session_of(pid: int) -> int | None:
     """The session a process is in, or None when it is gone."""
-    fields = _stat(pid)
-    return None if fields is None else int(fields[3])
+    stat = procs.read_stat(pid)
+    return None if stat is None else stat.sid
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
@@ -166,11 +123,11 @@ def descendants(pid: int) -> list[Identity]:
     """Living children of `pid`, and theirs."""
     parents: dict[int, int] = {}
     for other in _pids():
-        fields = _stat(other)
-        if fields is not None:
-            parents[other] = int(fields[1])
+        stat = procs.read_stat(other)
+        if stat is not None:
+            parents[other] = stat.ppid
     found, level = [], {pid}
     while level:
         level = {child for child, parent in parents.items() if parent in level}
         found += sorted(level)
-    return _living(found, lambda _pid, _fields: True)
+    return _living(found, lambda _: True)

@@ -103,16 +103,22 @@ class World:
         }
 
     # -- the command line ------------------------------------------------------------------------------------------
-    def popen(self, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
-        """Start `skyinfra ARGS`."""
-        kwargs.setdefault("stdout", subprocess.PIPE)
-        kwargs.setdefault("stderr", subprocess.PIPE)
+    def popen(
+        self,
+        *args: str,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start `skyinfra ARGS`, without a terminal."""
         return subprocess.Popen(
             [sys.executable, "-m", "skyinfra.cli.main", *args],
-            env=kwargs.pop("env", self.env),
-            cwd=kwargs.pop("cwd", self.root),
+            env=dict(env or self.env),
+            cwd=cwd or self.root,
             stdin=subprocess.DEVNULL,
-            **kwargs,
+            stdout=stdout,
+            stderr=stderr,
         )
 
     def run(
@@ -130,7 +136,8 @@ class World:
             args, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
         )
         if check is not None and done.returncode != check:
-            raise AssertionError(f"skyinfra {args} exited {done.returncode}, expected {check}\n{done.stdout}\n{done.stderr}")
+            what = f"skyinfra {args} exited {done.returncode}, expected {check}"
+            raise AssertionError(f"{what}\n{done.stdout}\n{done.stderr}")
         return done
 
     def json(self, *args: str, **kwargs: Any) -> Any:

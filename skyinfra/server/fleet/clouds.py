@@ -42,9 +42,7 @@ class Clouds:
             )
         return enabled
 
-    def reachable(
-        self, alternatives: Iterable[Resources], config: Config
-    ) -> list[Resources] | set[Resources]:
+    def reachable(self, alternatives: Iterable[Resources], config: Config) -> list[Resources] | set[Resources]:
         """The alternatives that enabled clouds may serve, in the same kind of collection (a list is `ordered`).
 
         Raises `NoCloudAccessError` when each of them names a cloud that is not enabled.

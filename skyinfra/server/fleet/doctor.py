@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from skyinfra.model.home import Home
-from skyinfra.server.processes import Identity, belonging_to
+from skyinfra.runtime.identity import Identity
+from skyinfra.server.processes import belonging_to
 
 __all__ = ["examine"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.identity import Identity
 from skyinfra.server import log as server_log
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.ports import Launcher
-from skyinfra.server.processes import Identity
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 from skyinfra.store import operations as rows

@@ -53,7 +53,9 @@ class Placement:
         try:
             ranked = plan_task(task, catalog, minimize, (), {})
         except ResourcesUnavailableError as error:
-            raise with_hint(error, "; ".join(filter(None, (getattr(error, "hint", None), self._clouds.host(config))))) from None
+            raise with_hint(
+                error, "; ".join(filter(None, (getattr(error, "hint", None), self._clouds.host(config))))
+            ) from None
         return TaskPlan(task, ranked[0], tuple(ranked))
 
 
