@@ -7,19 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from skyinfra.cli import ask, out
+from skyinfra.cli import ask, out, token
 from skyinfra.cli.failures import UsageError
 from skyinfra.cli.status import check_output, state_name
 from skyinfra.cli.text import ago, table
 
 __all__ = ["COMMANDS"]
 
+OWN_ONLY = ("127.0.0.1", "localhost", "::1")
+"""Hosts that only this machine can reach."""
+
 Output = Annotated[str, typer.Option("--output", "-o", metavar="table|json", help="Output format.")]
 
 
 def start(
-    deploy: Annotated[bool, typer.Option("--deploy", help="For a whole team, on all interfaces (not yet).")] = False,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    deploy: Annotated[bool, typer.Option("--deploy", help="For a team: on all interfaces.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; with --deploy `localhost` for a proxy in front.")
+    ] = "127.0.0.1",
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay on this terminal.")] = False,
     enable_basic_auth: Annotated[bool, typer.Option("--enable-basic-auth", help="Not yet.")] = False,
     port: Annotated[int | None, typer.Option("--port", help="Port; the next free one when absent.")] = None,
@@ -40,6 +45,45 @@ def start(
         word = "runs already"
     where = f" at http://{running['host']}:{running['port']} (pid {running['pid']})" if running else ""
     out.say(f"The API server {word}{where}.")
+    if deploy:
+        out.say(
+            "Tokens for people: `skyinfra api token create NAME --user USER`; they log in with `skyinfra api login`."
+        )
+    elif running and running["host"] not in OWN_ONLY:
+        out.say(
+            f"warning: it listens on {running['host']}: who can reach it needs only a token, which travels in clear; "
+            "for a team use --deploy and put a proxy with TLS in front"
+        )
+    return 0
+
+
+def login(
+    endpoint: Annotated[str | None, typer.Option("--endpoint", "-e", help="Address of the server.")] = None,
+    relogin: Annotated[bool, typer.Option("--relogin", help="Do not use the token that is kept.")] = False,
+    token: Annotated[str | None, typer.Option("--token", "-t", help="A token: sky_….")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", hidden=True)] = False,
+) -> int:
+    """Use a server elsewhere: keep its address and your token for every later command."""
+    from skyinfra.client.login import api_login, kept
+    from skyinfra.model.exceptions import ApiServerAuthenticationError
+
+    if endpoint is None and kept().endpoint is None and out.interactive():
+        endpoint = ask.line("Address of the server: ")
+    try:
+        api_login(endpoint, relogin, token, no_browser)
+    except ApiServerAuthenticationError:
+        if token is not None or not out.interactive():
+            raise
+        api_login(endpoint, relogin, ask.hidden_line("Token (sky_…): "), no_browser)
+    out.say(f"Logged in to {kept().endpoint}.")
+    return 0
+
+
+def logout() -> int:
+    """Forget the server and the token; the next command uses the local server."""
+    from skyinfra.client.login import api_logout
+
+    out.say("Logged out." if api_logout() else "Not logged in.")
     return 0
 
 
@@ -63,13 +107,14 @@ def status(
     limit: Annotated[int, typer.Option("--limit", "-l", help="At most so many.")] = 50,
     cluster: Annotated[str | None, typer.Option("--cluster", "-c", help="Requests about one cluster.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Clusters and stack operations, too.")] = False,
+    all_users: Annotated[bool, typer.Option("--all-users", "-u", help="Everybody's requests.")] = False,
     output: Output = "table",
 ) -> int:
     """Show requests, and with -v the stack operations that they led to."""
     check_output(output)
     from skyinfra.client.requests import api_status
 
-    rows = api_status(request_ids or None, all_status, limit, cluster_name=cluster)
+    rows = api_status(request_ids or None, all_status, limit, cluster_name=cluster, _all_users=all_users)
     if output == "json":
         out.print_json(rows)
         return 0
@@ -153,7 +198,17 @@ def cancel(
     return 0
 
 
-COMMANDS = {"start": start, "stop": stop, "status": status, "info": info, "logs": logs, "cancel": cancel}
+COMMANDS = {
+    "start": start,
+    "stop": stop,
+    "status": status,
+    "info": info,
+    "logs": logs,
+    "cancel": cancel,
+    "login": login,
+    "logout": logout,
+    "token": token.COMMANDS,
+}
 
 
 def _request(row: Any, verbose: bool) -> list[object]:

@@ -7,7 +7,7 @@ import sys
 from skyinfra.cli import out
 from skyinfra.cli.failures import Left, UsageError
 
-__all__ = ["aborted", "confirm", "confirm_destroying", "only_one"]
+__all__ = ["aborted", "confirm", "confirm_destroying", "hidden_line", "line", "only_one"]
 
 
 def aborted() -> Left:
@@ -30,6 +30,22 @@ def confirm_destroying(what: str, question: str) -> bool:
 
         raise with_hint(RuntimeError(f"{what}: not done without a confirmation"), "add -y to confirm")
     return _answer(question, True)
+
+
+def line(question: str) -> str:
+    """What is typed on the terminal."""
+    print(question, end="", file=sys.stderr, flush=True)
+    words = sys.stdin.readline()
+    if not words:
+        raise KeyboardInterrupt
+    return words.strip()
+
+
+def hidden_line(question: str) -> str:
+    """The same, without showing it."""
+    import getpass
+
+    return getpass.getpass(question).strip()
 
 
 def only_one(**given: object) -> None:

@@ -36,9 +36,11 @@ def run(name: str, function: Callable[..., Any], words: Sequence[str]) -> int:
     return _call(app, f"skyinfra {name}", words)
 
 
-def run_group(name: str, functions: Mapping[str, Callable[..., Any]], words: Sequence[str]) -> int:
-    """The same for a command with subcommands. Only the wanted one is built, unless there is none to be found."""
+def run_group(name: str, functions: Mapping[str, Any], words: Sequence[str]) -> int:
+    """The same for a command with subcommands, which may have some themselves. Only the wanted one is built."""
     wanted = words[0] if words else ""
+    if isinstance(functions.get(wanted), Mapping):
+        return run_group(f"{name} {wanted}", functions[wanted], words[1:])
     if wanted in functions:
         app = _app()
         app.command(wanted, context_settings=SETTINGS)(_configurable(functions[wanted]))
@@ -54,7 +56,8 @@ def run_group(name: str, functions: Mapping[str, Callable[..., Any]], words: Seq
     )
     print("Commands:")
     for inner, function in functions.items():
-        print(f"  {inner:<8}  {(inspect.getdoc(function) or '').splitlines()[0]}")
+        about = f"Subcommands: {', '.join(function)}." if isinstance(function, Mapping) else inspect.getdoc(function)
+        print(f"  {inner:<8}  {(about or '').splitlines()[0]}")
     return 0 if words else 2
 
 

@@ -22,16 +22,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show or fetch the log of a job."),
     "cancel": ("cancel", "Cancel jobs."),
     "down": ("down", "Remove clusters and everything they hold."),
-    "api": ("api", "The API server and its requests: start, stop, status, info, logs, cancel."),
+    "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
+    "check": ("check", "Show which clouds can be used, and why not the others."),
+    "workspace": ("workspace", "The workspace that commands use: use, info."),
+    "api": ("api", "The API server and its requests: start, stop, status, logs, cancel, login, token…"),
     "engine": ("engine", "The Pulumi engine that skyinfra uses: where it is, install it."),
     "doctor": ("doctor", "Compare what exists on this machine with what the server knows."),
 }
-GROUPS = ("api",)
+GROUPS = ("api", "workspace")
 PASSED_ON = ("engine",)
 """Commands whose words, --help included, belong to another program."""
 NOT_YET = (
-    *("start", "stop", "autostop", "check", "gpus", "show-gpus", "cost-report", "storage", "volumes", "jobs", "serve"),
-    *("workspace", "ssh", "local", "dashboard", "debug-dump", "recipes"),
+    *("start", "stop", "autostop", "gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
+    *("ssh", "local", "dashboard", "debug-dump", "recipes"),
 )
 
 USAGE = """Usage: skyinfra [OPTIONS] COMMAND [ARGS]...
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE + "\n".join(f"  {name:<8}  {text}" for name, (_, text) in COMMANDS.items()))
+        print(USAGE + "\n".join(f"  {name:<11}  {text}" for name, (_, text) in COMMANDS.items()))
         return 0 if words else 2
     name = words[0]
     if name in ("-v", "--version"):

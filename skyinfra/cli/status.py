@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skyinfra.cli import out
+from skyinfra.cli.ask import only_one
 from skyinfra.cli.failures import UsageError
 from skyinfra.cli.text import ago, shortened, table
+from skyinfra.client.caller import use_workspace
 
 if TYPE_CHECKING:
     from skyinfra.model.records import Record
@@ -23,24 +25,24 @@ def status(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More columns.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", "-r", help="Ask the clouds first.")] = False,
     ip: Annotated[bool, typer.Option("--ip", help="Print the head's address of one cluster.")] = False,
-    endpoints: Annotated[
-        bool, typer.Option("--endpoints", help="Print the endpoints of one cluster (not yet).")
-    ] = False,
-    endpoint: Annotated[int | None, typer.Option("--endpoint", help="The endpoint of one port (not yet).")] = None,
+    endpoints: Annotated[bool, typer.Option("--endpoints", help="Print the endpoints of one cluster.")] = False,
+    endpoint: Annotated[int | None, typer.Option("--endpoint", help="Print the endpoint of one port.")] = None,
     show_managed_jobs: Annotated[bool, typer.Option("--show-managed-jobs/--no-show-managed-jobs", hidden=True)] = True,
     show_services: Annotated[bool, typer.Option("--show-services/--no-show-services", hidden=True)] = True,
     show_pools: Annotated[bool, typer.Option("--show-pools/--no-show-pools", hidden=True)] = True,
     all_users: Annotated[bool, typer.Option("--all-users", "-u", help="Everybody's clusters.")] = False,
+    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Clusters of one workspace.")] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="table|json", help="Output format.")] = "table",
 ) -> int:
     """Show clusters."""
     check_output(output)
+    only_one(ip=ip, endpoints=endpoints, endpoint=endpoint is not None)
+    wanted = "--ip" if ip else "--endpoints" if endpoints else "--endpoint" if endpoint is not None else None
+    if wanted and len(clusters or []) != 1:
+        raise UsageError(f"{wanted} needs the name of one cluster")
+    use_workspace(workspace)
     if endpoints or endpoint is not None:
-        from skyinfra.client.not_yet import missing
-
-        raise missing("status --endpoints")
-    if ip and len(clusters or []) != 1:
-        raise UsageError("--ip needs the name of one cluster")
+        return _print_endpoints((clusters or [""])[0], endpoint)
     from skyinfra.client.clusters import status as ask
     from skyinfra.client.requests import get
     from skyinfra.model.states import StatusRefreshMode
@@ -89,6 +91,21 @@ def _print_ip(name: str, records: list[Record]) -> int:
     return 0
 
 
+def _print_endpoints(name: str, port: int | None) -> int:
+    from skyinfra.client.clusters import endpoints
+    from skyinfra.client.requests import get
+
+    found = get(endpoints(name, port))
+    if port is not None:
+        print(found[port])
+        return 0
+    for one, address in found.items():
+        print(f"{one}: {address}")
+    if not found:
+        out.say(f"Cluster {name} has no open ports.")
+    return 0
+
+
 def _say_missing(wanted: list[str], records: list[Record]) -> None:
     found = {record["name"] for record in records}
     missing = [name for name in wanted if name not in found and not set(name) & set("*?[")]
@@ -98,7 +115,7 @@ def _say_missing(wanted: list[str], records: list[Record]) -> None:
 
 def _table(records: list[Record], verbose: bool, all_users: bool) -> str:
     columns = ["NAME", *(["USER", "USER_ID"] if all_users else []), "WORKSPACE", "INFRA", "RESOURCES", "STATUS"]
-    columns += ["AUTOSTOP", "LAUNCHED", *(["HEAD_IP", "COMMAND", "LAST_EVENT"] if verbose else [])]
+    columns += ["AUTOSTOP", "LAUNCHED", *(["HEAD_IP", "HEALTH", "COMMAND", "LAST_EVENT"] if verbose else [])]
     rows = [_row(record, verbose, all_users) for record in records]
     text = table(columns, rows)
     return _coloured(text)
@@ -113,9 +130,22 @@ def _row(record: Record, verbose: bool, all_users: bool) -> list[object]:
     row += [_autostop(record), ago(record.get("launched_at"))]
     if verbose:
         handle = record.get("handle")
-        row += [handle and handle.head_ip, shortened(record.get("last_creation_command"), 60)]
+        row += [handle and handle.head_ip, _health(record), shortened(record.get("last_creation_command"), 60)]
         row.append(shortened(record.get("last_event"), 60))
     return row
+
+
+def _health(record: Record) -> str | None:
+    """Of its nodes: READY, or what is wrong with which."""
+    nodes = record.get("node_health") or {}
+    bad = {slot: one for slot, one in nodes.items() if one.get("state") != "READY"}
+    if not nodes:
+        return None
+    if not bad:
+        return "READY"
+    alone = record.get("nodes") == 1
+    said = [f"{one['state']}({one.get('reason') or '?'})" for one in bad.values()]
+    return ", ".join(text if alone else f"{slot}: {text}" for slot, text in zip(bad, said, strict=True))
 
 
 def _autostop(record: Record) -> str | None:

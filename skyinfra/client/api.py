@@ -12,6 +12,7 @@ from skyinfra.model.records import Record
 
 __all__ = ["api_info", "api_server_logs", "api_start", "api_stop", "doctor"]
 
+SILENT_LOG_S = 86400.0
 STOP_S = 25.0
 """`api stop` gives workers 10 s; the rest is for writing down what they reached."""
 
@@ -54,15 +55,18 @@ def api_start(
 ) -> None:
     """Start the local API server; nothing to do when it runs.
 
-    Raises `ValueError` when the environment names an endpoint elsewhere or `host` is none of this machine's,
-    `ApiServerConnectionError` when the server does not come up, `NotSupportedError` for what is not there yet.
+    `deploy` is for a team: it listens on all interfaces (on this machine only when `host` is ``localhost``, for a proxy
+    in front), and on `port` or not at all. Raises `ValueError` when the configured endpoint is elsewhere or `host` is
+    none of this machine's, `ApiServerConnectionError` when the server does not come up, `NotSupportedError` for what is
+    not there yet.
     """
     given = endpoint.given_endpoint()
     if given is not None and urlsplit(given).hostname not in endpoint.LOOPBACK:
-        raise ValueError(f"the endpoint {given} is not on this machine; unset {endpoint.ENDPOINT_VARIABLES[0]} first")
+        unset = f"unset {endpoint.ENDPOINT_VARIABLES[0]}, or `skyinfra api logout`, first"
+        raise ValueError(f"the endpoint {given} is not on this machine; {unset}")
     if host not in endpoint.LOOPBACK:
         raise ValueError(f"host must be one of {', '.join(endpoint.LOOPBACK)}, not {host!r}")
-    asked = {"deploy": deploy, "metrics": metrics or metrics_port, "enable_basic_auth": enable_basic_auth}
+    asked = {"metrics": metrics or metrics_port, "enable_basic_auth": enable_basic_auth}
     for name, value in asked.items():
         if value:
             from skyinfra.client.not_yet import missing
@@ -71,9 +75,9 @@ def api_start(
     from skyinfra.client import server_process
 
     if foreground:
-        server_process.run_in_foreground(Home.from_env(), host, port)
+        server_process.run_in_foreground(Home.from_env(), host, port, deploy)
         return
-    server_process.start(Home.from_env(), host, port)
+    server_process.start(Home.from_env(), host, port, deploy)
 
 
 def api_stop() -> None:
@@ -100,10 +104,17 @@ def api_stop() -> None:
 
 
 def api_server_logs(follow: bool = True, tail: int | None = None) -> None:
-    """Print the local server's own log; the last `tail` lines of it when given."""
+    """Print the server's own log; the last `tail` lines of it when given. A server elsewhere shows it to admins."""
     import sys
     import time
 
+    if endpoint.given_endpoint() is not None:
+        where = transport.path("server-log", tail=tail, follow=int(follow))
+        with transport.open_stream(where, accept_silence_s=SILENT_LOG_S) as log:
+            for chunk in log.chunks():
+                sys.stdout.write(chunk.decode(errors="replace"))
+                sys.stdout.flush()
+        return
     home = Home.from_env()
     if not home.server_log.exists():
         raise RuntimeError(f"there is no server log at {home.server_log}")

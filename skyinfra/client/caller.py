@@ -18,7 +18,6 @@ __all__ = [
     "named_workspace",
     "use_workspace",
     "user_name",
-    "workspace",
 ]
 
 _VALUED = ("--env", "--secret")
@@ -27,7 +26,7 @@ _UNSAFE = re.compile(r"[^a-z0-9-]")
 
 def about() -> dict[str, Any]:
     """`user`, `workspace` and `entrypoint` of a request body."""
-    return {"user": user_name(), "workspace": workspace(), "entrypoint": entrypoint(sys.argv)}
+    return {"user": user_name(), "workspace": named_workspace(), "entrypoint": entrypoint(sys.argv)}
 
 
 def user_name() -> str:
@@ -41,10 +40,6 @@ def user_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid-{os.getuid()}"
-
-
-def workspace() -> str:
-    return named_workspace() or "default"
 
 
 def named_workspace() -> str | None:

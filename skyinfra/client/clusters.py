@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from skyinfra.model.records import Record
     from skyinfra.model.task import Task
 
-__all__ = ["cancel", "down", "exec", "job_status", "launch", "queue", "status"]
+__all__ = ["cancel", "cost_report", "down", "endpoints", "exec", "job_status", "launch", "queue", "status"]
 
 
 def launch(
@@ -120,7 +120,7 @@ def status(
     """Clusters, by name or glob; unknown names are left out."""
     names = [cluster_names] if isinstance(cluster_names, str) else cluster_names
     body = {"cluster_names": names and list(names), "refresh": refresh.name, "all_users": all_users}
-    return submit("status", {**body, "user": caller.user_name(), "workspace": caller.workspace()})
+    return submit("status", {**body, "user": caller.user_name(), "workspace": caller.named_workspace()})
 
 
 def queue(cluster_name: str, skip_finished: bool = False, all_users: bool = False) -> RequestId[list[Record]]:
@@ -135,6 +135,19 @@ def job_status(
     """States by job id; of the latest job without ids (``{None: None}`` when there is none)."""
     body = {"cluster_name": cluster_name, "job_ids": None if job_ids is None else list(job_ids)}
     return submit("job_status", {**body, **caller.about()})
+
+
+def endpoints(cluster: str, port: int | str | None = None) -> RequestId[dict[int, str]]:
+    """Where the open ports of a cluster can be reached: ``{port: "host:port"}``.
+
+    `get` raises `ClusterNotUpError` (also for an unknown cluster) and `PortDoesNotExistError`.
+    """
+    return submit("endpoints", {"cluster_name": cluster, "port": port, **caller.about()})
+
+
+def cost_report(days: int | None = None, *, _all_users: bool = True) -> RequestId[list[Record]]:
+    """What clusters cost, those that ended within the last `days` (30) included."""
+    return submit("cost_report", {"days": days, "all_users": _all_users, **caller.about()})
 
 
 def cancel(

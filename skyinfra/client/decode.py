@@ -62,6 +62,17 @@ def _jobs(result: Any) -> list[Record]:
     return records
 
 
+def _ports(result: Any) -> dict[int, str]:
+    return {int(port): address for port, address in (result or {}).items()}
+
+
+def _costs(result: Any) -> list[Record]:
+    records = [Record(row) for row in result or ()]
+    for record in records:
+        record["status"] = _member(ClusterStatus, record.get("status"))
+    return records
+
+
 def _job_states(result: Any) -> dict[int | None, JobStatus | None]:
     return {job_id: _member(JobStatus, state) for job_id, state in result or ()}
 
@@ -72,4 +83,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "status": _clusters,
     "queue": _jobs,
     "job_status": _job_states,
+    "endpoints": _ports,
+    "cost_report": _costs,
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from skyinfra.client import config
+from skyinfra.client import config, login
 from skyinfra.model.home import Home
 
 __all__ = [
@@ -20,14 +20,16 @@ __all__ = [
     "Target",
     "given_endpoint",
     "locate",
+    "parse",
     "process_lives",
     "read_server",
     "recorded_server",
+    "token_for",
     "unreachable",
 ]
 
 ENDPOINT_VARIABLES = ("SKYINFRA_API_SERVER_ENDPOINT", "SKYPILOT_API_SERVER_ENDPOINT")
-TOKEN_VARIABLE = "SKYINFRA_API_SERVER_TOKEN"
+TOKEN_VARIABLES = ("SKYINFRA_API_SERVER_TOKEN", "SKYPILOT_SERVICE_ACCOUNT_TOKEN")
 DEFAULT_PORT = 46590
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")
 
@@ -68,7 +70,7 @@ def locate(start: Start = "yes") -> Target:
     home = Home.from_env()
     endpoint = given_endpoint()
     if endpoint is not None:
-        return _parse(endpoint, home)
+        return parse(endpoint, token_for(endpoint, home))
     server = read_server(home)
     if server is None:
         from skyinfra.client import server_process  # only when one must be started
@@ -78,7 +80,7 @@ def locate(start: Start = "yes") -> Target:
             hint = "start it with `skyinfra api start`; unfinished requests resume then"
             raise unreachable("the API server is not running", hint)
         server = server_process.start(home)
-    return Target("http", server["host"], int(server["port"]), "", read_token(home), local=True)
+    return Target("http", server["host"], int(server["port"]), "", _folders_token(home), local=True)
 
 
 def unreachable(message: str, hint: str, url: str = "") -> Exception:
@@ -90,21 +92,28 @@ def unreachable(message: str, hint: str, url: str = "") -> Exception:
     return with_hint(error, hint)
 
 
-def _parse(endpoint: str, home: Home) -> Target:
+def parse(endpoint: str, token: str) -> Target:
+    """Raises `ValueError` for what is no ``http://host[:port]``."""
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"the server's endpoint must be http://host[:port] or https://host[:port], not {endpoint!r}")
     port = parts.port or (443 if parts.scheme == "https" else DEFAULT_PORT)
-    # the token of this state folder is for servers on this machine; another machine's is given in the environment
-    token = read_token(home) if parts.hostname in LOOPBACK else os.environ.get(TOKEN_VARIABLE, "")
     return Target(parts.scheme, parts.hostname, port, parts.path.rstrip("/"), token, local=False)
 
 
-def read_token(home: Home) -> str:
-    """The bearer token: of the environment, else of the state folder, else empty."""
-    given = os.environ.get(TOKEN_VARIABLE)
+def token_for(endpoint: str, home: Home) -> str:
+    """The bearer token for an endpoint: of the environment, else the one it was logged in to with, else, for a server
+    on this machine, the state folder's; or empty."""
+    given = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
     if given:
         return given
+    kept = login.kept()
+    if kept.token and kept.endpoint and kept.endpoint.rstrip("/") == endpoint.rstrip("/"):
+        return kept.token
+    return _folders_token(home) if urlsplit(endpoint).hostname in LOOPBACK else ""
+
+
+def _folders_token(home: Home) -> str:
     try:
         return home.token.read_text().strip()
     except FileNotFoundError:

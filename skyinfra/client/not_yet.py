@@ -49,23 +49,6 @@ def autostop(
     _refuse("autostop")
 
 
-def endpoints(cluster: str, port: int | str | None = None) -> NoReturn:
-    _refuse("endpoints")
-
-
-def cost_report(days: int | None = None) -> NoReturn:
-    _refuse("cost_report")
-
-
-def api_login(
-    endpoint: str | None = None,
-    relogin: bool = False,
-    service_account_token: str | None = None,
-    no_browser: bool = False,
-) -> NoReturn:
-    _refuse("api_login")
-
-
 def optimize(
     dag: Any, minimize: OptimizeTarget = OptimizeTarget.COST, admin_policy_request_options: Any = None
 ) -> NoReturn:
@@ -78,14 +61,6 @@ def storage_ls() -> NoReturn:
 
 def storage_delete(name: str) -> NoReturn:
     _refuse("storage_delete")
-
-
-def set_preferred_workspace(preferred: str | None) -> NoReturn:
-    _refuse("set_preferred_workspace")
-
-
-def get_user_workspace(requested: str | None = None) -> NoReturn:
-    _refuse("get_user_workspace")
 
 
 def create_debug_dump(

@@ -155,6 +155,8 @@ def api_status(
     limit: int | None = None,
     fields: Sequence[str] | None = None,
     cluster_name: str | None = None,
+    *,
+    _all_users: bool = True,
 ) -> list[Record]:
     """Requests, newest first: the active ones, all of them with `all_status`, or those with the given ids."""
     where = transport.path(
@@ -163,6 +165,7 @@ def api_status(
         limit=limit,
         cluster=cluster_name,
         ids=",".join(request_ids) if request_ids else None,
+        all_users=None if _all_users else 0,
     )
     from skyinfra.model.states import RequestStatus
 

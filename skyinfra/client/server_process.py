@@ -42,20 +42,21 @@ _children: list[subprocess.Popen[bytes]] = []
 def scrubbed(environ: Mapping[str, str], home: Home) -> dict[str, str]:
     """The part of `environ` that a server may see, with the state folder named."""
     kept = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name)}
-    for name in endpoint.ENDPOINT_VARIABLES:
+    for name in (*endpoint.ENDPOINT_VARIABLES, *endpoint.TOKEN_VARIABLES):
         kept.pop(name, None)  # a server is nobody's client
     return {**kept, "SKYINFRA_HOME": str(home.root)}
 
 
-def command(host: str | None = None, port: int | None = None) -> list[str]:
+def command(host: str | None = None, port: int | None = None, deploy: bool = False) -> list[str]:
     """The argv of a server, without --ready-fd."""
     argv = [sys.executable, "-m", "skyinfra.server"]
     argv += ["--host", host] if host is not None else []
     argv += ["--port", str(port)] if port is not None else []
+    argv += ["--deploy"] if deploy else []
     return argv
 
 
-def start(home: Home, host: str | None = None, port: int | None = None) -> dict[str, Any]:
+def start(home: Home, host: str | None = None, port: int | None = None, deploy: bool = False) -> dict[str, Any]:
     """The record of the living local server, started now when there is none.
 
     Raises `ApiServerConnectionError` with the end of ``server.log`` when it does not come up within `READY_S`.
@@ -68,18 +69,18 @@ def start(home: Home, host: str | None = None, port: int | None = None) -> dict[
         if running is not None:
             return running
         boundary("client.server_start.before")
-        _spawn_and_wait(home, host, port)
+        _spawn_and_wait(home, command(host, port, deploy))
         boundary("client.server_start.made")
         record = _recorded(home, RECORD_S)
         boundary("client.server_start.recorded")
         return record
 
 
-def run_in_foreground(home: Home, host: str | None, port: int | None) -> None:
+def run_in_foreground(home: Home, host: str | None, port: int | None, deploy: bool = False) -> None:
     """Run a server on this terminal until it ends; Ctrl-C goes to it as to us. Raises `ApiServerConnectionError` when
     it fails."""
     home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    child = subprocess.Popen([*command(host, port), "--foreground"], env=scrubbed(os.environ, home))
+    child = subprocess.Popen([*command(host, port, deploy), "--foreground"], env=scrubbed(os.environ, home))
     interrupted = False
     while child.poll() is None:
         try:
@@ -118,13 +119,13 @@ def _one_starter(home: Home) -> Iterator[None]:
         yield  # closing the file lets the lock go
 
 
-def _spawn_and_wait(home: Home, host: str | None, port: int | None) -> None:
+def _spawn_and_wait(home: Home, argv: list[str]) -> None:
     reader, writer = os.pipe()
     try:
         log_fd = os.open(home.server_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with open(log_fd, "ab") as log:
             child = subprocess.Popen(
-                [*command(host, port), "--ready-fd", str(writer)],
+                [*argv, "--ready-fd", str(writer)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from skyinfra.client import endpoint
 
-__all__ = ["API", "Reply", "Stream", "call", "open_stream", "path", "status_of", "version"]
+__all__ = ["API", "Reply", "Stream", "ask", "call", "open_stream", "path", "status_of", "version"]
 
 API = 1
 MIN_SERVER_API = 1
@@ -158,6 +158,21 @@ def open_stream(target_path: str, *, patient: bool = False, accept_silence_s: fl
             _raise_error(reply)
 
 
+def ask(target: endpoint.Target, target_path: str) -> Reply:
+    """One GET of a server that need not be the configured one, once. Raises like `call`."""
+    try:
+        line = _Line(target)
+        response = line.ask("GET", target_path, None, {}, READ_S)
+        reply = Reply(response.status, response.headers, response.read())
+        line.http.close()
+    except (OSError, http.client.HTTPException) as error:
+        said = f"could not reach an API server at {target.url}: {error or type(error).__name__}"
+        raise endpoint.unreachable(said, "is the address right, and does the server run?", target.url) from error
+    if reply.status >= 400:
+        _raise_error(reply, target.url)
+    return reply
+
+
 class _Line:
     """A connected connection and what every request on it carries."""
 
@@ -236,7 +251,8 @@ class _Retry:
     def _give_up(self, error: Exception) -> NoReturn:
         given = endpoint.given_endpoint()
         where = f" at {given}" if given else ""
-        hint = f"is {endpoint.ENDPOINT_VARIABLES[0]} right?" if given else "see `skyinfra api status` and server.log"
+        asked = f"is the endpoint right ({endpoint.ENDPOINT_VARIABLES[0]}, or `skyinfra api login`)?"
+        hint = asked if given else "see `skyinfra api status` and server.log"
         message = f"could not reach the API server{where}: {error or type(error).__name__}"
         raise endpoint.unreachable(message, hint) from error
 
@@ -337,19 +353,24 @@ def status_of(error: BaseException) -> int | None:
     return getattr(error, "_http_status", None)
 
 
-def _raise_error(reply: Reply) -> NoReturn:
-    error = _meaning(reply)
+def _raise_error(reply: Reply, url: str | None = None) -> NoReturn:
+    error = _meaning(reply, url)
     error._http_status = reply.status  # type: ignore[attr-defined]
     raise error
 
 
-def _meaning(reply: Reply) -> Exception:
+def _meaning(reply: Reply, url: str | None) -> Exception:
     from skyinfra.model import errors_wire, exceptions
 
     body = _error_body(reply)
     if reply.status == 401:
-        where = endpoint.given_endpoint() or "this machine"
-        hint = f"the token is read from ${endpoint.TOKEN_VARIABLE} or {endpoint.Home.from_env().token}"
+        where = url or endpoint.given_endpoint() or "this machine"
+        elsewhere = where != "this machine"
+        hint = (
+            "log in with `skyinfra api login -e ADDRESS -t sky_…`; an admin of the server makes tokens"
+            if elsewhere
+            else f"the token is read from ${endpoint.TOKEN_VARIABLES[0]} or {endpoint.Home.from_env().token}"
+        )
         return exceptions.with_hint(exceptions.ApiServerAuthenticationError(where), hint, body.get("message"))
     if "type" not in body:
         text = reply.body[:200].decode(errors="replace").strip()

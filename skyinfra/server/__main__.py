@@ -14,7 +14,7 @@ from skyinfra.server.settings import Settings
 
 def main(argv: list[str] | None = None) -> int:
     flags = _flags().parse_args(argv)
-    settings = Settings.build(host=flags.host, port=flags.port)
+    settings = Settings.build(host=flags.host, port=flags.port, deploy=flags.deploy)
     os.umask(0o077)
     os.environ["SKYINFRA_HOME"] = str(settings.home.root)
     server_log.configure()
@@ -35,6 +35,9 @@ def _flags() -> argparse.ArgumentParser:
     parser.add_argument("--host", default=None, help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port; the next free one when it is taken (46590)")
     parser.add_argument("--ready-fd", type=int, default=None, help="descriptor that gets one line when it listens")
+    parser.add_argument(
+        "--deploy", action="store_true", help="for a team: on all interfaces, on that port or not at all"
+    )
     parser.add_argument("--foreground", action="store_true", help="stay attached to this terminal")
     return parser
 

@@ -35,6 +35,8 @@ _STATUS: dict[type[Exception], int] = {
     public.RequestAlreadyExistsError: 409,
     public.ClusterNotUpError: 409,
     public.PermissionDeniedError: 403,
+    public.InvalidWorkspaceNameError: 400,
+    public.WorkspaceAmbiguousError: 400,
     public.ApiServerAuthenticationError: 401,
     public.APIVersionMismatchError: 400,
     public.NotSupportedError: 400,

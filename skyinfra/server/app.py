@@ -14,7 +14,7 @@ from starlette.responses import Response
 from skyinfra.server.answers import json_response
 from skyinfra.server.intake import READ_VERBS
 from skyinfra.server.middleware import Gate
-from skyinfra.server.routes import blobs, clusters, requests, server
+from skyinfra.server.routes import blobs, clusters, requests, server, team
 from skyinfra.server.services import Services
 from skyinfra.wire.errors import error_body
 from skyinfra.wire.schema import schemas
@@ -33,7 +33,7 @@ def build(services: Services) -> FastAPI:
 
 def _routes() -> FastAPI:
     app = FastAPI(title="skyinfra", version=PRODUCT_VERSION, openapi_url=None, docs_url=None, redoc_url=None)
-    for router in (server.router, requests.router, blobs.router, clusters.router):
+    for router in (server.router, requests.router, blobs.router, clusters.router, team.router):
         app.include_router(router)
     app.add_api_route("/v1/openapi.json", _openapi, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_exception)

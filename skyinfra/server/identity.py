@@ -1,64 +1,95 @@
-"""Who asks, and whether they may: one `Principal` per call, one `authorize` for every verb and object."""
+"""Who asks, and whether they may: one `Principal` per call, one `authorize` for every verb and thing.
+
+`admin` may all; `user` may all but what administers the server or belongs to others; `viewer` may what only looks. On
+top of the role, a private workspace is closed to those whom it does not name. Tokens are `tokens`' business.
+"""
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from skyinfra.model.exceptions import PermissionDeniedError
-from skyinfra.server.vault import private_folder, write_private
+from skyinfra.model.exceptions import NoWorkspaceAccessError, PermissionDeniedError, with_hint
+from skyinfra.model.states import RoleName
+from skyinfra.server.vault import write_private
 
-__all__ = ["Principal", "Tokens", "authorize", "ensure_server_id"]
+__all__ = ["SYSTEM", "USER_MAY_NOT", "VIEWER_MAY", "Principal", "Thing", "authorize", "ensure_server_id"]
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller. `kind`: ``local`` = holder of the state folder's token; ``system`` = the server itself."""
+    """The caller. `kind`: ``local`` = holder of the state folder's token; ``token``; ``system`` = the server itself."""
 
     user_id: str
     user_name: str
     kind: str = "local"
+    role: RoleName = RoleName.ADMIN
+    barred: frozenset[str] = frozenset()
+    """Workspaces it may not even look at."""
+    read_only: frozenset[str] = frozenset()
+    """Workspaces it may only look at."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a verb is done to: where it is and whose, as far as that matters for the verb."""
+
+    workspace: str | None = None
+    owner: str | None = None
+    """A user id."""
 
 
 SYSTEM = Principal("skyinfra-system", "skyinfra-system", "system")
+NOTHING = Thing()
+
+#: What only looks. A verb that is not here is closed to viewers.
+VIEWER_MAY = frozenset(
+    {
+        "check",
+        "cost_report",
+        "endpoints",
+        "job_status",
+        "list_accelerator_counts",
+        "list_accelerators",
+        "logs",
+        "optimize",
+        "prefer workspace",
+        "queue",
+        "see requests",
+        "see tokens",
+        "see workspaces",
+        "status",
+    }
+)
+#: What administers the server, or reaches into what is others'.
+USER_MAY_NOT = frozenset({"administer tokens", "cancel everybody's requests", "doctor", "server log", "shutdown"})
 
 
-class Tokens:
-    """Resolves a bearer token to a principal. The token file is made at the first start."""
-
-    def __init__(self, token: str, owner: Principal) -> None:
-        self._token = token.encode()
-        self._owner = owner
-
-    @classmethod
-    def open(cls, path: Path, owner: Principal) -> Tokens:
-        private_folder(path.parent)
-        try:
-            token = path.read_text().strip()
-        except FileNotFoundError:
-            token = secrets.token_urlsafe(32)
-            write_private(path, token.encode() + b"\n")
-        if not token:
-            raise RuntimeError(f"{path} is empty: remove it to have a new one made")
-        return cls(token, owner)
-
-    def resolve(self, authorization: bytes | None) -> Principal | None:
-        """None for a missing or wrong token; compared in constant time."""
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            return None
-        return self._owner if hmac.compare_digest(authorization[7:].strip(), self._token) else None
-
-
-def authorize(principal: Principal, verb: str, owner: Any = None) -> None:
-    """Raises `PermissionDeniedError` when `principal` may not do `verb` to something of `owner` (a user id, or None).
-
-    The holder of a state folder's token owns all that is in it; roles come with other kinds of principals.
-    """
-    if principal.kind not in ("local", "system"):
-        raise PermissionDeniedError(f"{principal.user_name} may not {verb} what belongs to {owner}")
+def authorize(principal: Principal, verb: str, thing: Thing = NOTHING) -> None:
+    """Raises `PermissionDeniedError` when `principal` may not do `verb` to `thing`; `NoWorkspaceAccessError`, a kind of
+    it, when its workspace is closed to them."""
+    if principal.kind == "system":
+        return
+    workspace = thing.workspace
+    if workspace in principal.barred or (workspace in principal.read_only and verb not in VIEWER_MAY):
+        may = "only look at" if workspace in principal.read_only else "not use"
+        raise with_hint(
+            NoWorkspaceAccessError(f"{principal.user_name} may {may} workspace '{workspace}'"),
+            "`skyinfra workspace info` lists the workspaces that are open to you; an admin can add you to this one",
+        )
+    if principal.role is RoleName.ADMIN:
+        return
+    allowed = verb in VIEWER_MAY if principal.role is RoleName.VIEWER else verb not in USER_MAY_NOT
+    if not allowed:
+        raise with_hint(
+            PermissionDeniedError(f"{principal.user_name} has the role {principal.role.value}, which may not: {verb}"),
+            "ask an admin of the server",
+        )
+    if verb == "cancel" and thing.owner not in (None, principal.user_id):
+        raise with_hint(
+            PermissionDeniedError("the request belongs to another user"), "its owner or an admin can cancel it"
+        )
 
 
 def ensure_server_id(path: Path) -> str:

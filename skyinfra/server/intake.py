@@ -19,13 +19,24 @@ from skyinfra.model.names import default_cluster_name
 from skyinfra.server.answers import HttpError
 from skyinfra.server.identity import Principal
 from skyinfra.server.requests.engine import Incoming
-from skyinfra.server.settings import DEFAULT_WORKSPACE
 from skyinfra.wire.bodies import VERB_BODIES
 from skyinfra.wire.errors import explain
 
 __all__ = ["READ_VERBS", "incoming", "parse", "redacted_task"]
 
-READ_VERBS = frozenset({"status", "queue", "job_status", "optimize", "list_accelerators", "list_accelerator_counts"})
+READ_VERBS = frozenset(
+    {
+        "check",
+        "cost_report",
+        "endpoints",
+        "job_status",
+        "list_accelerator_counts",
+        "list_accelerators",
+        "optimize",
+        "queue",
+        "status",
+    }
+)
 HIDDEN = "<redacted>"
 _OPTION = re.compile(r"(--(?:env|secret)[= ]['\"]?[A-Za-z_][A-Za-z0-9_]*)=(?:'[^']*'|\"[^\"]*\"|\S+)")
 
@@ -42,7 +53,7 @@ def parse(verb: str, raw: bytes) -> dict[str, Any]:
         raise HttpError(400, "ValueError", explain(verb, error)) from None
 
 
-def incoming(verb: str, body: dict[str, Any], principal: Principal, key: str | None) -> Incoming:
+def incoming(verb: str, body: dict[str, Any], principal: Principal, workspace: str, key: str | None) -> Incoming:
     """A request ready to be stored. A cluster without a name gets one here, so that its lane is known."""
     unique = str(uuid.uuid4())
     stable = {k: v for k, v in body.items() if k not in ("entrypoint", "user")}
@@ -57,7 +68,7 @@ def incoming(verb: str, body: dict[str, Any], principal: Principal, key: str | N
         key=key or unique,
         verb=verb,
         principal=principal,
-        workspace=body.get("workspace") or DEFAULT_WORKSPACE,
+        workspace=workspace,
         cluster_name=name,
         body=body,
         display=display,

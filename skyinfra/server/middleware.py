@@ -11,7 +11,7 @@ from typing import Any
 from skyinfra.model.exceptions import ApiServerAuthenticationError, APIVersionMismatchError
 from skyinfra.server import log as server_log
 from skyinfra.server.answers import respond, status_of
-from skyinfra.server.identity import Tokens
+from skyinfra.server.tokens import Tokens
 from skyinfra.wire import versions
 
 __all__ = ["Gate"]
@@ -47,7 +47,7 @@ class Gate:
             await send(message)
 
         try:
-            self._admit(scope)
+            await self._admit(scope)
             await self._app(scope, receive, send_with_versions)
         except Exception as error:  # the outermost frame of a call
             if status_of(error) == 500:
@@ -56,11 +56,14 @@ class Gate:
                 raise  # half an answer is out: only closing the connection says that it is not whole
             await respond(error)(scope, receive, send_with_versions)
 
-    def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
-        principal = self._tokens.resolve(headers.get(b"authorization"))
-        if principal is None and scope["path"] not in OPEN_PATHS:
-            raise ApiServerAuthenticationError(f"http://{headers.get(b'host', b'').decode('latin-1')}")
+        principal = None
+        if scope["path"] not in OPEN_PATHS:
+            address = (scope.get("client") or ("unknown",))[0]
+            principal = await self._tokens.resolve(headers.get(b"authorization"), address)
+            if principal is None:
+                raise ApiServerAuthenticationError(f"http://{headers.get(b'host', b'').decode('latin-1')}")
         api = headers.get(versions.API_HEADER.encode())
         if versions.client_too_old(api.decode("latin-1") if api is not None else None):
             raise APIVersionMismatchError(

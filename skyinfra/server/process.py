@@ -65,12 +65,13 @@ def take_lock(home: Home) -> int:
     return descriptor
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on `port` or, when that is taken, the next free one. Port 0 lets the kernel choose.
+def listen(host: str, port: int, only_there: bool = False) -> socket.socket:
+    """A listening socket on `port` or, when that is taken, the next free one unless `only_there`. Port 0 lets the
+    kernel choose.
 
     Raises `OSError` when none is free.
     """
-    tries = range(port, min(port + PORTS_TO_TRY, 65536)) if port else [0]
+    tries = range(port, min(port + (1 if only_there else PORTS_TO_TRY), 65536)) if port else [0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last: OSError | None = None
     for candidate in tries:
@@ -119,7 +120,7 @@ async def serve(settings: Settings, on_ready: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, services.ask_to_stop)
     await services.start()
-    listener = listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port, settings.deploy)
     port = listener.getsockname()[1]
     config = uvicorn.Config(
         build(services),

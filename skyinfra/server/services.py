@@ -11,16 +11,19 @@ from typing import Any
 from skyinfra.runtime.package import agent_version
 from skyinfra.server import log as server_log
 from skyinfra.server.blobs import Blobs
+from skyinfra.server.config import ServerConfig
 from skyinfra.server.fleet.fleet import Fleet
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
 from skyinfra.server.fleet.watch import Watchers
-from skyinfra.server.identity import SYSTEM, Principal, Tokens, ensure_server_id
+from skyinfra.server.identity import SYSTEM, Principal, ensure_server_id
 from skyinfra.server.requests.engine import Incoming, RequestEngine
 from skyinfra.server.requests.log import RequestLogs
 from skyinfra.server.requests.retention import keep_house
 from skyinfra.server.requests.ring import ReadRing
 from skyinfra.server.settings import Settings
+from skyinfra.server.tokens import Tokens
 from skyinfra.server.vault import Vault, private_folder
+from skyinfra.server.workspaces import Workspaces
 from skyinfra.store.database import Database
 from skyinfra.wire import versions
 
@@ -39,9 +42,11 @@ class Services:
         private_folder(home.root)
         self.started_at = time.time()
         self.server_id = ensure_server_id(home.server_id)
-        self.tokens = Tokens.open(home.token, Principal(settings.user_id, settings.user_name))
         vault = Vault.open(home.secrets_key)
         self.db = Database(settings.database_url)
+        self.workspaces = Workspaces(ServerConfig(home.config), self.db)
+        owner = Principal(settings.user_id, settings.user_name)
+        self.tokens = Tokens.open(home.token, owner, self.db, self.workspaces)
         self.logs = RequestLogs(home.request_logs)
         self.blobs = Blobs(home.blobs)
         self.ring = ReadRing()
@@ -93,7 +98,7 @@ class Services:
     def ask_to_stop(self) -> None:
         self.stop_asked.set()
 
-    def about(self) -> dict[str, Any]:
+    def about(self, principal: Principal) -> dict[str, Any]:
         return {
             "api": versions.API_VERSION,
             "min_api": versions.MIN_API_VERSION,
@@ -103,7 +108,7 @@ class Services:
             "pid": os.getpid(),
             "started_at": self.started_at,
             "home": str(self.settings.home.root),
-            "user": {"id": self.settings.user_id, "name": self.settings.user_name},
+            "user": {"id": principal.user_id, "name": principal.user_name, "role": principal.role.value},
         }
 
     async def doctor(self) -> dict[str, Any]:

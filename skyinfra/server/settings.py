@@ -24,6 +24,8 @@ class Settings:
     home: Home
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    deploy: bool = False
+    """For a team: people have its address, so it listens there or not at all."""
     database_url: str = ""
     user_id: str = ""
     user_name: str = ""
@@ -35,12 +37,19 @@ class Settings:
     blob_keep_s: float = DAY_S
 
     @classmethod
-    def build(cls, env: Mapping[str, str] = os.environ, host: str | None = None, port: int | None = None) -> Settings:
+    def build(
+        cls,
+        env: Mapping[str, str] = os.environ,
+        host: str | None = None,
+        port: int | None = None,
+        deploy: bool = False,
+    ) -> Settings:
         home = Home.from_env(env)
         name = env.get("USER") or getpass.getuser()
         return cls(
             home=home,
-            host=host or "127.0.0.1",
+            host="0.0.0.0" if deploy and host in (None, "127.0.0.1") else host or "127.0.0.1",
+            deploy=deploy,
             port=DEFAULT_PORT if port is None else port,
             database_url=env.get("SKYINFRA_DB_URL") or f"sqlite:///{home.database}",
             user_id=env.get("SKYPILOT_USER_ID") or _user_hash(name),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
+from skyinfra.store import costs
 from skyinfra.store.tables import attempts, cluster_events, clusters, jobs, secrets, shortages
 
 __all__ = ["Stale"]
@@ -25,12 +26,19 @@ def by_id(db: Connection, cluster_id: str) -> Row[Any] | None:
     return db.execute(select(clusters).where(clusters.c.id == cluster_id)).first()
 
 
+def workspaces_with(db: Connection, name: str) -> list[str]:
+    """The workspaces that have a cluster of this name."""
+    query = select(clusters.c.workspace).where(clusters.c.name == name)
+    return list(db.execute(query.order_by(clusters.c.workspace)).scalars())
+
+
 def all_rows(db: Connection) -> list[Row[Any]]:
     return list(db.execute(select(clusters).order_by(clusters.c.launched_at.desc().nulls_last(), clusters.c.name)))
 
 
 def insert_new(db: Connection, values: dict[str, Any], at: float) -> None:
     db.execute(insert(clusters).values(**values, generation=0, created_at=at, status_updated_at=at))
+    costs.begin(db, values)
     note(db, values["id"], values["name"], at, values["status"], "created")
 
 
@@ -53,6 +61,7 @@ def change(
     if "status" in values and values["status"] != row.status:
         values["status_updated_at"] = at
     db.execute(update(clusters).where(clusters.c.id == cluster_id).values(**values, generation=row.generation + 1))
+    costs.follow(db, row, values, at)
     if event is not None:
         note(db, cluster_id, row.name, at, *event)
     return row.generation + 1
@@ -63,9 +72,12 @@ def note(db: Connection, cluster_id: str, name: str, at: float, kind: str, text:
     db.execute(insert(cluster_events).values(cluster_id=cluster_id, cluster_name=name, at=at, kind=kind, text=text))
 
 
-def last_event(db: Connection, cluster_id: str) -> str | None:
-    query = select(cluster_events.c.text).where(cluster_events.c.cluster_id == cluster_id)
-    return db.execute(query.order_by(cluster_events.c.seq.desc()).limit(1)).scalar()
+def last_events(db: Connection) -> dict[str, str]:
+    """The last event of every cluster that exists, by its id."""
+    newest = select(func.max(cluster_events.c.seq)).where(cluster_events.c.cluster_id.in_(select(clusters.c.id)))
+    query = select(cluster_events.c.cluster_id, cluster_events.c.text)
+    query = query.where(cluster_events.c.seq.in_(newest.group_by(cluster_events.c.cluster_id)))
+    return {row.cluster_id: row.text for row in db.execute(query)}
 
 
 def last_event_at(db: Connection, cluster_id: str, kind: str) -> float | None:
@@ -84,6 +96,7 @@ def remove(db: Connection, cluster_id: str, at: float, text: str) -> None:
     if row is None:
         return
     note(db, cluster_id, row.name, at, "removed", text)
+    costs.end(db, cluster_id, at)
     db.execute(delete(jobs).where(jobs.c.cluster_id == cluster_id))
     db.execute(delete(secrets).where(secrets.c.owner == f"cluster:{cluster_id}"))
     db.execute(delete(clusters).where(clusters.c.id == cluster_id))

@@ -5,7 +5,7 @@ The database guards each transition: an update names the states it may leave, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,11 @@ def get(db: Connection, request_id: str) -> Row[Any] | None:
     return db.execute(select(*_VISIBLE).where(requests.c.id == request_id)).first()
 
 
-def matching(db: Connection, prefix: str) -> list[str]:
-    """Ids that begin with `prefix`, at most two: none, the one, or "several"."""
+def matching(db: Connection, prefix: str, barred: Collection[str] = ()) -> list[str]:
+    """Ids that begin with `prefix`, at most two: none, the one, or "several". None of a `barred` workspace."""
     pattern = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    rows = db.execute(select(requests.c.id).where(requests.c.id.like(pattern, escape="\\")).limit(2))
+    query = select(requests.c.id).where(requests.c.id.like(pattern, escape="\\"))
+    rows = db.execute(query.where(requests.c.workspace.not_in(barred)).limit(2))
     return [row.id for row in rows]
 
 
@@ -88,17 +89,22 @@ def listed(
     cluster: str | None = None,
     prefixes: Sequence[str] = (),
     user_id: str | None = None,
+    internal_too: bool = False,
+    barred: Collection[str] = (),
 ) -> list[Row[Any]]:
-    """Newest first. Internal requests are listed too: the user may wonder what the server does."""
+    """Newest first. Of one user, on demand with the server's own: they may wonder what the server does."""
     query = select(*_VISIBLE).order_by(requests.c.seq.desc())
     if active_only:
         query = query.where(requests.c.status.in_(ACTIVE))
     if cluster is not None:
         query = query.where(requests.c.cluster_name == cluster)
     if user_id is not None:
-        query = query.where(requests.c.user_id == user_id)
+        mine = requests.c.user_id == user_id
+        query = query.where(mine | requests.c.internal if internal_too else mine)
+    if barred:
+        query = query.where(requests.c.workspace.not_in(barred))
     if prefixes:
-        ids = [i for prefix in prefixes for i in matching(db, prefix)]
+        ids = [i for prefix in prefixes for i in matching(db, prefix, barred)]
         query = query.where(requests.c.id.in_(ids))
     return list(db.execute(query.limit(limit) if limit else query))
 

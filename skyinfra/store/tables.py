@@ -121,6 +121,7 @@ clusters = Table(
     Column("revivals", JSON, nullable=False),  # when an agent was brought back, of late
     Column("events_seq", Integer, nullable=False),  # the last event of the agent's that is mirrored
     Column("created_at", Float, nullable=False),
+    Column("node_health", JSON, nullable=True),  # by slot: {state, reason} as the node's agent last said
     UniqueConstraint("workspace", "name", name="clusters_name"),
 )
 
@@ -177,4 +178,61 @@ secrets = Table(
     Column("name", String(80), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", Float, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(80), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256: the token itself is stored nowhere
+    Column("user_id", String(80), nullable=False),
+    Column("user_name", String(200), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=True),
+    Column("revoked_at", Float, nullable=True),
+    Column("last_used_at", Float, nullable=True),
+)
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("user_id", String(80), primary_key=True),
+    Column("workspace", String(80), nullable=False),
+)
+
+cluster_history = Table(
+    "cluster_history",
+    metadata,
+    Column("cluster_id", String(32), primary_key=True),
+    Column("workspace", String(80), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("user_id", String(80), nullable=False),
+    Column("user_name", String(200), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("price_per_hour", Float, nullable=False),  # of all nodes together
+    Column("launched_at", Float, nullable=True),
+    Column("last_use", Text, nullable=False),
+    Column("intervals", JSON, nullable=False),  # [[from, to or null]]: when its machines ran
+    Column("ended_at", Float, nullable=True),
+)
+Index("cluster_history_by_end", cluster_history.c.ended_at)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("fence", Integer, nullable=False),  # grows with each holder: writes of an earlier one are refused
+    Column("beat", BigInteger, nullable=False),  # counts renewals; no clock of another machine is ever compared
+)
+
+server_facts = Table(
+    "server_facts",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
 )

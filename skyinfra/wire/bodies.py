@@ -135,6 +135,21 @@ class JobStatusBody(_Body):
     job_ids: list[JobId] | None = None
 
 
+class EndpointsBody(_Body):
+    cluster_name: str
+    port: int | str | None = None
+
+
+class CostReportBody(_Body):
+    days: int | None = None
+    all_users: bool = False
+
+
+class CheckBody(_Body):
+    infra_list: list[str] | None = None
+    verbose: bool = False
+
+
 VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
@@ -146,6 +161,9 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "optimize": OptimizeBody,
     "list_accelerators": AcceleratorsBody,
     "list_accelerator_counts": AcceleratorCountsBody,
+    "endpoints": EndpointsBody,
+    "cost_report": CostReportBody,
+    "check": CheckBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

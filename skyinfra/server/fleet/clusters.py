@@ -23,7 +23,7 @@ from skyinfra.store import clusters as rows
 from skyinfra.store import secrets as sealed
 from skyinfra.store.database import Database
 
-__all__ = ["Clusters", "handle_of"]
+__all__ = ["Clusters", "handle_of", "resources_str"]
 
 Row = Any
 TOKEN = "agent_token"
@@ -100,6 +100,7 @@ class Clusters:
             "cordoned": None,
             "revivals": [],
             "events_seq": 0,
+            "node_health": None,
             **values,
         }
         at = self._clock()
@@ -141,9 +142,18 @@ class Clusters:
 
     # --- as users see them -----------------------------------------------------------------------------------------
 
-    async def status(self, names: str | list[str] | None, user_id: str | None) -> bytes:
-        """Records as a JSON array. The answer to the usual question is kept encoded until something changes."""
-        key = json.dumps([names, user_id])
+    async def status(
+        self,
+        names: str | list[str] | None,
+        user_id: str | None,
+        workspace: str | None = None,
+        barred: frozenset[str] = frozenset(),
+    ) -> bytes:
+        """Records as a JSON array, of one workspace or of all but the barred ones.
+
+        The answer to the usual question is kept encoded until something changes.
+        """
+        key = json.dumps([names, user_id, workspace, sorted(barred)])
         known = self._encoded.get(key)
         if known is not None:
             return known
@@ -155,6 +165,8 @@ class Clusters:
             record
             for record in self._records
             if (user_id is None or record["user_hash"] == user_id)
+            and (workspace is None or record["workspace"] == workspace)
+            and record["workspace"] not in barred
             and (patterns is None or any(fnmatch.fnmatchcase(record["name"], p) for p in patterns))
         ]
         encoded = json.dumps(chosen, separators=(",", ":")).encode()
@@ -164,7 +176,8 @@ class Clusters:
 
 
 def _rows_with_events(db: Any) -> list[tuple[Row, str | None]]:
-    return [(row, rows.last_event(db, row.id)) for row in rows.all_rows(db)]
+    events = rows.last_events(db)
+    return [(row, events.get(row.id)) for row in rows.all_rows(db)]
 
 
 def _owner(cluster_id: str) -> str:
@@ -187,8 +200,9 @@ def handle_of(row: Row) -> ClusterHandle:
     )
 
 
-def _resources_str(row: Row) -> tuple[str, str]:
-    slot, count = row.spec["slots"][0], len(row.spec["slots"])
+def resources_str(spec: dict[str, Any]) -> tuple[str, str]:
+    """The nodes of a spec in a few words, and in more."""
+    slot, count = spec["slots"][0], len(spec["slots"])
     gpus = f"{slot['gpus'][0]}:{slot['gpus'][1]}" if slot["gpus"] else None
     what = f"gpus={gpus}" if gpus else f"cpus={slot['cpus']:g}"
     short = f"{count}x({what}, {slot['instance_type']}, ...)"
@@ -198,7 +212,7 @@ def _resources_str(row: Row) -> tuple[str, str]:
 
 def _record(row: Row, last_event: str | None) -> dict[str, Any]:
     slot = row.spec["slots"][0]
-    short, full = _resources_str(row)
+    short, full = resources_str(row.spec)
     return {
         "name": row.name,
         "launched_at": int(row.launched_at or row.created_at),
@@ -234,6 +248,7 @@ def _record(row: Row, last_event: str | None) -> dict[str, Any]:
         "labels": row.spec.get("labels") or {},
         "cluster_name_on_cloud": row.stack,
         "node_names": [node.get("id") for node in row.nodes or []],
+        "node_health": row.node_health or {},
         "priority": None,
         "priority_class": None,
         "links": {},

@@ -9,10 +9,13 @@ from typing import Any
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.blobs import Blobs
 from skyinfra.server.config import ServerConfig
+from skyinfra.server.fleet.check import Check
 from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.costs import Costs
 from skyinfra.server.fleet.doctor import examine
 from skyinfra.server.fleet.down import Down, Undertaker
+from skyinfra.server.fleet.endpoints import Endpoints
 from skyinfra.server.fleet.exec import Exec
 from skyinfra.server.fleet.jobs import Jobs
 from skyinfra.server.fleet.launch import Launch
@@ -77,12 +80,16 @@ class Fleet:
             "optimize": optimize.optimize,
             "list_accelerators": optimize.accelerators,
             "list_accelerator_counts": optimize.accelerator_counts,
+            "endpoints": Endpoints(self.clusters).read,
+            "cost_report": Costs(db, self.clusters).report,
+            "check": Check(cloud, clouds, config).read,
         }
 
     async def _status(self, principal: Principal, body: dict[str, Any]) -> bytes:
-        if body["refresh"] == "FORCE":
+        if body["refresh"] != "NONE":
             await self._refresh()
-        return await self.clusters.status(body["cluster_names"], None if body["all_users"] else principal.user_id)
+        whose = None if body["all_users"] else principal.user_id
+        return await self.clusters.status(body["cluster_names"], whose, body.get("workspace"), principal.barred)
 
     async def _refresh(self) -> None:
         """Compare UP clusters with what the cloud shows: one whose machine is not there is not up."""

@@ -18,7 +18,6 @@ from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.identity import Principal
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
-from skyinfra.server.settings import DEFAULT_WORKSPACE
 from skyinfra.store import jobs as mirror
 from skyinfra.store.database import Database
 
@@ -60,7 +59,7 @@ class Jobs:
         raise JobNotFound(f"there is no job {job} on cluster '{name}'")
 
     async def queue(self, principal: Principal, body: Row) -> bytes:
-        cluster = await self._clusters.get_up(body.get("workspace") or DEFAULT_WORKSPACE, body["cluster_name"])
+        cluster = await self._clusters.get_up(body["workspace"], body["cluster_name"])
         found = await self.rows(cluster)
         shown = [
             _queue_record(cluster, row)
@@ -72,7 +71,7 @@ class Jobs:
 
     async def status(self, principal: Principal, body: Row) -> bytes:
         """Pairs of id and state. No ids: the latest job, or the pair of nulls when there is none."""
-        cluster = await self._clusters.get_up(body.get("workspace") or DEFAULT_WORKSPACE, body["cluster_name"])
+        cluster = await self._clusters.get_up(body["workspace"], body["cluster_name"])
         states = {row["job_id"]: row["state"] for row in await self.rows(cluster)}
         ids = body["job_ids"]
         if ids is None:

@@ -11,6 +11,8 @@ __all__ = ["ReadRing"]
 @dataclass(frozen=True)
 class Answer:
     verb: str
+    user_id: str
+    user_name: str
     at: float
     status: str
     body: bytes

@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from skyinfra.server.answers import json_response
-from skyinfra.server.identity import authorize
-from skyinfra.server.settings import DEFAULT_WORKSPACE
+from skyinfra.server.services import Services
 
 __all__ = ["router"]
 
@@ -15,10 +14,11 @@ router = APIRouter(prefix="/v1/clusters/{name}/jobs/{job}")
 
 
 @router.get("")
-async def row(name: str, job: str, request: Request, workspace: str = DEFAULT_WORKSPACE) -> Response:
+async def row(name: str, job: str, request: Request, workspace: str | None = None) -> Response:
     """The job's row, `job` being its id or ``latest``; from the mirror while the agent is away."""
-    authorize(request.scope["principal"], "queue")
-    found = await request.app.state.services.fleet.jobs.row(workspace, name, job)
+    services: Services = request.app.state.services
+    where = await services.workspaces.of(request.scope["principal"], "queue", workspace, name)
+    found = await services.fleet.jobs.row(where, name, job)
     return json_response({**found, "cluster_name": name})
 
 
@@ -31,18 +31,21 @@ async def log(
     offset: int = 0,
     follow: int = 1,
     tail: int = 0,
-    workspace: str = DEFAULT_WORKSPACE,
+    workspace: str | None = None,
 ) -> Response:
     """Raw bytes. With `follow`, ends when the job is final or the agent is lost: the client looks which."""
-    authorize(request.scope["principal"], "logs")
-    logs = request.app.state.services.fleet.logs
-    headers, content = await logs.open(workspace, name, job, rank=rank, offset=offset, follow=bool(follow), tail=tail)
+    services: Services = request.app.state.services
+    where = await services.workspaces.of(request.scope["principal"], "logs", workspace, name)
+    headers, content = await services.fleet.logs.open(
+        where, name, job, rank=rank, offset=offset, follow=bool(follow), tail=tail
+    )
     return StreamingResponse(content, headers=headers, media_type="application/octet-stream")
 
 
 @router.get("/files")
-async def files(name: str, job: str, request: Request, workspace: str = DEFAULT_WORKSPACE) -> Response:
+async def files(name: str, job: str, request: Request, workspace: str | None = None) -> Response:
     """A tar of the job's log folder."""
-    authorize(request.scope["principal"], "logs")
-    headers, content = await request.app.state.services.fleet.logs.files(workspace, name, job)
+    services: Services = request.app.state.services
+    where = await services.workspaces.of(request.scope["principal"], "logs", workspace, name)
+    headers, content = await services.fleet.logs.files(where, name, job)
     return StreamingResponse(content, headers=headers, media_type="application/x-tar")

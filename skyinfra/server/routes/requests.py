@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from skyinfra.model.errors_wire import to_wire
+from skyinfra.model.states import RoleName
 from skyinfra.server import intake
 from skyinfra.server.answers import HttpError, json_response
-from skyinfra.server.identity import authorize
+from skyinfra.server.identity import Principal, Thing, authorize
 from skyinfra.server.requests.ring import Answer
 from skyinfra.server.services import Services
 from skyinfra.store import operations, requests
@@ -47,19 +48,25 @@ async def submit(verb: str, request: Request) -> Response:
     authorize(principal, verb)
     if verb in intake.READ_VERBS:
         return await _read(services, principal, verb, body)
-    new = intake.incoming(verb, body, principal, request.headers.get(IDEMPOTENCY_HEADER))
+    existing = None if verb == "launch" else body["cluster_name"]
+    workspace = await services.workspaces.of(principal, verb, body.get("workspace"), existing)
+    new = intake.incoming(verb, body, principal, workspace, request.headers.get(IDEMPOTENCY_HEADER))
     request_id = await services.engine.accept(new)
     return json_response({"id": request_id, "status": "PENDING"}, 202)
 
 
-async def _read(services: Services, principal: Any, verb: str, body: dict[str, Any]) -> Response:
+async def _read(services: Services, principal: Principal, verb: str, body: dict[str, Any]) -> Response:
     """Answer at once, in one round trip, and remember the answer for who asks for it by id."""
     request_id = str(uuid.uuid4())
     try:
+        name, requested = body.get("cluster_name"), body.get("workspace")
+        if name is not None or requested:
+            body["workspace"] = await services.workspaces.of(principal, verb, requested, name)
         result = await services.fleet.reads[verb](principal, body)
-        answer = Answer(verb, time.time(), "SUCCEEDED", b'"result":' + result)
+        status, text = "SUCCEEDED", b'"result":' + result
     except Exception as error:  # the outermost frame of a read: the error is its outcome, re-raised by the client
-        answer = Answer(verb, time.time(), "FAILED", b'"error":' + json.dumps(to_wire(error)).encode())
+        status, text = "FAILED", b'"error":' + json.dumps(to_wire(error)).encode()
+    answer = Answer(verb, principal.user_id, principal.user_name, time.time(), status, text)
     services.ring.put(request_id, answer)
     head = b'{"id":"%s","status":"%s",' % (request_id.encode(), answer.status.encode())
     return Response(head + answer.body + b"}", media_type="application/json")
@@ -67,15 +74,28 @@ async def _read(services: Services, principal: Any, verb: str, body: dict[str, A
 
 @router.get("")
 async def listing(
-    request: Request, all: int = 0, limit: int | None = None, cluster: str | None = None, ids: str = ""
+    request: Request,
+    all: int = 0,
+    limit: int | None = None,
+    cluster: str | None = None,
+    ids: str = "",
+    all_users: int = 1,
 ) -> Response:
-    """Requests, newest first; only active ones unless `all=1`."""
-    services = _services(request)
+    """Requests, newest first; only active ones unless `all=1`. `all_users=0`: the caller's and the server's own."""
+    services, principal = _services(request), request.scope["principal"]
+    authorize(principal, "see requests")
     prefixes = [part for part in ids.split(",") if part]
 
     def read(db: Any) -> list[dict[str, Any]]:
         found = requests.listed(
-            db, active_only=not (all or prefixes), limit=limit, cluster=cluster or None, prefixes=prefixes
+            db,
+            active_only=not (all or prefixes),
+            limit=limit,
+            cluster=cluster or None,
+            prefixes=prefixes,
+            user_id=None if all_users or prefixes else principal.user_id,
+            internal_too=True,
+            barred=principal.barred,
         )
         return _payloads(db, found)
 
@@ -86,10 +106,10 @@ async def listing(
 async def one(request_id: str, request: Request) -> Response:
     """One request, by its id or a unique prefix of it."""
     services = _services(request)
-    remembered = services.ring.get(request_id)
+    remembered = _remembered(request, request_id)
     if remembered is not None:
-        return json_response(_read_payload(services, request_id, remembered))
-    exact = await _resolve(services, request_id)
+        return json_response(_read_payload(request_id, remembered))
+    exact = await _resolve(request, request_id)
 
     def read(db: Any) -> list[dict[str, Any]]:
         row = requests.get(db, exact)
@@ -105,11 +125,11 @@ async def one(request_id: str, request: Request) -> Response:
 async def result(request_id: str, request: Request, wait_s: float = 20.0) -> Response:
     """The outcome; waits for it at most `wait_s`, then answers 202 and the client asks again."""
     services = _services(request)
-    remembered = services.ring.get(request_id)
+    remembered = _remembered(request, request_id)
     if remembered is not None:
         head = b'{"status":"%s",' % remembered.status.encode()
         return Response(head + remembered.body + b"}", media_type="application/json")
-    exact = await _resolve(services, request_id)
+    exact = await _resolve(request, request_id)
     await services.engine.wait(exact, min(max(wait_s, 0.0), MAX_WAIT_S))
     row = await services.db.read(lambda db: requests.get(db, exact))
     if row is None:
@@ -125,7 +145,7 @@ async def result(request_id: str, request: Request, wait_s: float = 20.0) -> Res
 async def stream(request_id: str, request: Request, offset: int = 0, follow: int = 1) -> Response:
     """The request's log, NDJSON, from a byte offset; ends when the request is final (or the server stops)."""
     services = _services(request)
-    exact = await _resolve(services, request_id)
+    exact = await _resolve(request, request_id)
     row = await services.db.read(lambda db: requests.get(db, exact))
     if row is None:
         raise _unknown(request_id)
@@ -139,11 +159,12 @@ async def stream(request_id: str, request: Request, offset: int = 0, follow: int
 async def cancel(request_id: str, request: Request) -> Response:
     """Ask for its end. Finished requests are left alone."""
     services = _services(request)
-    if services.ring.get(request_id) is not None:
+    if _remembered(request, request_id) is not None:
         return json_response({"cancelled": []})
-    exact = await _resolve(services, request_id)
+    exact = await _resolve(request, request_id)
     row = await services.db.read(lambda db: requests.get(db, exact))
-    authorize(request.scope["principal"], "cancel", row.user_id if row is not None else None)
+    thing = Thing() if row is None else Thing(row.workspace, row.user_id)
+    authorize(request.scope["principal"], "cancel", thing)
     return json_response({"cancelled": [exact] if await services.engine.cancel(exact) else []})
 
 
@@ -151,7 +172,7 @@ async def cancel(request_id: str, request: Request) -> Response:
 async def cancel_all(request: Request, all_users: int = 0) -> Response:
     """Ask for the end of all active requests of the caller, or of everybody."""
     services, principal = _services(request), request.scope["principal"]
-    authorize(principal, "cancel all", None if all_users else principal.user_id)
+    authorize(principal, "cancel everybody's requests" if all_users else "cancel", Thing(owner=principal.user_id))
     found = await services.db.read(
         lambda db: requests.listed(db, active_only=True, limit=None, user_id=None if all_users else principal.user_id)
     )
@@ -159,8 +180,20 @@ async def cancel_all(request: Request, all_users: int = 0) -> Response:
     return json_response({"cancelled": cancelled})
 
 
-async def _resolve(services: Services, prefix: str) -> str:
-    found = await services.db.read(lambda db: requests.matching(db, prefix))
+def _remembered(request: Request, request_id: str) -> Answer | None:
+    """The answer of a read, for who got it and for admins."""
+    principal = request.scope["principal"]
+    answer = _services(request).ring.get(request_id)
+    if answer is None or principal.role is RoleName.ADMIN or answer.user_id == principal.user_id:
+        return answer
+    raise _unknown(request_id)
+
+
+async def _resolve(request: Request, prefix: str) -> str:
+    """The id meant. Requests of workspaces that are closed to the caller do not exist for them."""
+    services, principal = _services(request), request.scope["principal"]
+    authorize(principal, "see requests")
+    found = await services.db.read(lambda db: requests.matching(db, prefix, principal.barred))
     if prefix in found:
         return prefix
     if len(found) == 1:
@@ -206,7 +239,7 @@ def _operation(row: Any) -> dict[str, Any]:
     return {name: getattr(row, name) for name in fields}
 
 
-def _read_payload(services: Services, request_id: str, answer: Answer) -> dict[str, Any]:
+def _read_payload(request_id: str, answer: Answer) -> dict[str, Any]:
     outcome = json.loads(b"{" + answer.body + b"}")
     return {
         "request_id": request_id,
@@ -215,8 +248,8 @@ def _read_payload(services: Services, request_id: str, answer: Answer) -> dict[s
         "status": answer.status,
         "created_at": answer.at,
         "finished_at": answer.at,
-        "user_id": services.settings.user_id,
-        "user_name": services.settings.user_name,
+        "user_id": answer.user_id,
+        "user_name": answer.user_name,
         "cluster_name": None,
         "schedule_type": "short",
         "status_msg": "",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from skyinfra.server.answers import json_response
+from skyinfra.server.answers import HttpError, json_response
 from skyinfra.server.identity import authorize
+from skyinfra.server.log import tailed
 from skyinfra.wire import versions
 
 __all__ = ["router"]
@@ -30,7 +31,7 @@ async def health() -> Response:
 @router.get("/version")
 async def version(request: Request) -> Response:
     """Who this server is."""
-    return json_response(request.app.state.services.about())
+    return json_response(request.app.state.services.about(request.scope["principal"]))
 
 
 @router.get("/doctor")
@@ -38,6 +39,18 @@ async def doctor(request: Request) -> Response:
     """Everything that exists for this state folder, against the rows that own it."""
     authorize(request.scope["principal"], "doctor")
     return json_response(await request.app.state.services.doctor())
+
+
+@router.get("/server-log")
+async def server_log(request: Request, tail: int | None = None, follow: int = 0) -> Response:
+    """The server's own log, or its last `tail` lines; with `follow`, goes on until the server stops."""
+    authorize(request.scope["principal"], "server log")
+    services = request.app.state.services
+    path = services.settings.home.server_log
+    if not path.exists():
+        raise HttpError(404, "RuntimeError", "the server keeps no log: it writes to the terminal that started it")
+    lines = tailed(path, tail, lambda: bool(follow) and not services.stop_asked.is_set())
+    return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 
 @router.post("/shutdown")

@@ -106,7 +106,7 @@ def test_an_upload_with_another_digest_leaves_nothing(tmp_path, run):
 def test_the_ring_of_answers_is_bounded():
     ring = ReadRing(entries=3, size=25)
     for n in range(6):
-        ring.put(f"id{n}", Answer("status", 0.0, "SUCCEEDED", b"x" * 10))
+        ring.put(f"id{n}", Answer("status", "u1", "me", 0.0, "SUCCEEDED", b"x" * 10))
     assert [ring.get(f"id{n}") is not None for n in range(6)] == [False] * 4 + [True] * 2
     assert ring.get("id") is None, "not unique"
     assert ring.get("") is None

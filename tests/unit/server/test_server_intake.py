@@ -19,7 +19,7 @@ def launch(**body):
 def test_values_of_envs_and_secrets_are_in_no_copy_for_display():
     task = {"run": "x", "envs": {"A": "value-a"}, "secrets": {"B": "value-b"}}
     body = launch(task=task, entrypoint="sky launch --env A=value-a --secret=B='value-b c' -n value-b")
-    new = intake.incoming("launch", body, ME, None)
+    new = intake.incoming("launch", body, ME, "default", None)
     shown = json.dumps(new.display) + new.entrypoint
     assert "value-a" not in shown
     assert "value-b" not in shown
@@ -28,22 +28,24 @@ def test_values_of_envs_and_secrets_are_in_no_copy_for_display():
 
 
 def test_the_fingerprint_ignores_who_typed_what():
-    one = intake.incoming("launch", launch(entrypoint="a", user="x"), ME, "k")
-    two = intake.incoming("launch", launch(entrypoint="b", user="y"), ME, "k")
-    other = intake.incoming("launch", launch(dryrun=True), ME, "k")
+    one = intake.incoming("launch", launch(entrypoint="a", user="x"), ME, "default", "k")
+    two = intake.incoming("launch", launch(entrypoint="b", user="y"), ME, "default", "k")
+    other = intake.incoming("launch", launch(dryrun=True), ME, "default", "k")
     assert one.fingerprint == two.fingerprint != other.fingerprint
     assert one.key == "k"
 
 
 def test_a_made_up_name_is_legal_and_does_not_change_the_fingerprint():
-    one, two = (intake.incoming("launch", launch(), ME, "k") for _ in range(2))
+    one, two = (intake.incoming("launch", launch(), ME, "default", "k") for _ in range(2))
     assert one.cluster_name.startswith("sky-")
     assert one.cluster_name.endswith("-mehost")
     assert one.fingerprint == two.fingerprint
 
 
 def test_digests_of_a_body_are_kept_for_the_collector():
-    new = intake.incoming("launch", launch(blobs={"~/sky_workdir": {"digest": DIGEST, "kind": "dir"}}), ME, None)
+    new = intake.incoming(
+        "launch", launch(blobs={"~/sky_workdir": {"digest": DIGEST, "kind": "dir"}}), ME, "default", None
+    )
     assert new.blobs == (DIGEST,)
 
 
