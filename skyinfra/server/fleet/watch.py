@@ -63,7 +63,9 @@ class Watchers:
                 self._changed.clear()
                 await self._reconcile()
                 try:
-                    await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN_S)
+                    # Not `wait_for`: when the event is set at that moment, it swallows the cancel that ends this loop.
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._changed.wait()
                 except TimeoutError:
                     pass  # the slow look under the hints
         finally:
@@ -105,7 +107,8 @@ class Watchers:
         reader = asyncio.create_task(_read_events(agent, cluster.events_seq, arrived))
         try:
             while True:
-                batch = [await asyncio.wait_for(arrived.get(), SILENCE_S)]
+                async with asyncio.timeout(SILENCE_S):  # not `wait_for`, as in `run`
+                    batch = [await arrived.get()]
                 while not arrived.empty():
                     batch.append(arrived.get_nowait())
                 await self._store(cluster, [event for event in batch if event is not None])
