@@ -7,6 +7,7 @@ from skyinfra.client.api import api_info as api_info
 from skyinfra.client.api import api_server_logs as api_server_logs
 from skyinfra.client.api import api_start as api_start
 from skyinfra.client.api import api_stop as api_stop
+from skyinfra.client.clusters import autostop as autostop
 from skyinfra.client.clusters import cancel as cancel
 from skyinfra.client.clusters import cost_report as cost_report
 from skyinfra.client.clusters import down as down
@@ -15,17 +16,16 @@ from skyinfra.client.clusters import exec as exec
 from skyinfra.client.clusters import job_status as job_status
 from skyinfra.client.clusters import launch as launch
 from skyinfra.client.clusters import queue as queue
+from skyinfra.client.clusters import start as start
 from skyinfra.client.clusters import status as status
+from skyinfra.client.clusters import stop as stop
 from skyinfra.client.config import reload_config as reload_config
 from skyinfra.client.login import api_login as api_login
 from skyinfra.client.logs import download_logs as download_logs
 from skyinfra.client.logs import tail_logs as tail_logs
-from skyinfra.client.not_yet import autostop as autostop
 from skyinfra.client.not_yet import create_debug_dump as create_debug_dump
 from skyinfra.client.not_yet import download_debug_dump as download_debug_dump
 from skyinfra.client.not_yet import optimize as optimize
-from skyinfra.client.not_yet import start as start
-from skyinfra.client.not_yet import stop as stop
 from skyinfra.client.not_yet import storage_delete as storage_delete
 from skyinfra.client.not_yet import storage_ls as storage_ls
 from skyinfra.client.requests import api_cancel as api_cancel

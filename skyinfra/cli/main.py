@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue": ("queue", "Show the jobs of clusters."),
     "logs": ("logs", "Show or fetch the log of a job."),
     "cancel": ("cancel", "Cancel jobs."),
+    "stop": ("stop", "Stop clusters; their disks stay."),
+    "start": ("start", "Start clusters that are stopped."),
+    "autostop": ("autostop", "Stop or remove clusters when they have been idle for a while."),
     "down": ("down", "Remove clusters and everything they hold."),
     "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
     "check": ("check", "Show which clouds can be used, and why not the others."),
@@ -33,7 +36,7 @@ GROUPS = ("api", "workspace")
 PASSED_ON = ("engine",)
 """Commands whose words, --help included, belong to another program."""
 NOT_YET = (
-    *("start", "stop", "autostop", "gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
+    *("gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
     *("ssh", "local", "dashboard", "debug-dump", "recipes"),
 )
 

@@ -17,9 +17,9 @@ A newer peer may add fields: readers ignore what they do not know.
                                         then the trailer-less end; the next offset = start offset + bytes received
 ``GET /v1/jobs/{id}/files``             a tar of the job's log folder (run.log, setup.log, per rank)
 ``POST /v1/drain``                      ``{"reason": str}``: new jobs are refused with 409
-``POST /v1/hooks``                      ``{"event": stop|preemption|down, "key": str, "auto": bool}``: run the hooks bound
+``POST /v1/hooks``                      ``{"event": stop|preemption|down, "key": str, "auto": bool}``: run what is bound
                                         to it -> ``{"done": bool}`` after at most `HOOKS_WAIT_S`; the same key joins
-                                        them, another one is 409 `claimed`; undraining gives the claim back
+                                        it, another one is 409 `claimed`; undraining gives the claim back
 ``DELETE /v1/drain``                    accepted again
 ``GET /v1/events?after=seq``            NDJSON of `Event`, never ends; heartbeats every `HEARTBEAT_S`
 ``POST /v1/shutdown``                   ``{"kill_jobs": bool}``: the agent ends (and with it, if asked, every job)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["VERB_BODIES", "ErrorBody", "Handle", "RequestPayload"]
 
 JobId = int
+WaitFor = Literal["jobs_and_ssh", "jobs", "none"]
 
 
 class _Body(BaseModel):
@@ -47,7 +48,7 @@ class LaunchBody(_Body):
     cluster_name: str | None = None
     retry_until_up: bool = False
     idle_minutes_to_autostop: int | None = None
-    wait_for: str | None = None
+    wait_for: WaitFor | None = None
     dryrun: bool = False
     down: bool = False
     optimize_target: Literal["COST", "TIME"] = "COST"
@@ -111,6 +112,28 @@ class DownBody(_Body):
     graceful_timeout: float | None = None
 
 
+class StopBody(DownBody):
+    pass
+
+
+class StartBody(_Body):
+    cluster_name: str
+    idle_minutes_to_autostop: int | None = None
+    wait_for: WaitFor | None = None
+    retry_until_up: bool = False
+    down: bool = False
+    force: bool = False
+
+
+class AutostopBody(_Body):
+    cluster_name: str
+    idle_minutes: int
+    wait_for: WaitFor | None = None
+    down: bool = False
+    hook: str | None = None
+    hook_timeout: int | None = Field(default=None, ge=1)
+
+
 class CancelBody(_Body):
     cluster_name: str
     all: bool | None = False
@@ -154,6 +177,9 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
     "down": DownBody,
+    "stop": StopBody,
+    "start": StartBody,
+    "autostop": AutostopBody,
     "cancel": CancelBody,
     "status": StatusBody,
     "queue": QueueBody,

@@ -18,6 +18,7 @@ from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.identity import Identity
 from skyinfra.server import log as server_log
 from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.outcomes import Next, next_move
 from skyinfra.server.fleet.ports import Launcher
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
@@ -31,6 +32,8 @@ _say = server_log.get("operations")
 DEADLINE_S = 900.0
 #: What one operation needs while it runs: its worker, the engine, a plugin.
 OPERATION_BYTES = 160 << 20
+#: Before an `up` that was throttled is tried again.
+PAUSES_S = (1.0, 3.0, 8.0)
 
 
 def operation_limit() -> int:
@@ -86,6 +89,25 @@ class Operator:
             await self._end(request.id, request.fence, result)
             boundary("server.operation.recorded")
             events.operation(result.outcome)
+            return result
+
+    async def up(self, ctx: StepContext, cluster: Any, spec: ClusterSpec) -> OperationResult:
+        """One `up`, repeated as its failure says."""
+        pauses = iter(PAUSES_S)
+        once_more = True
+        while True:
+            result = await self.run(ctx, cluster, "up", spec)
+            move = None if result.outcome == "succeeded" else next_move(result)
+            if move is Next.AGAIN:
+                pause = next(pauses, None)
+                if pause is not None:
+                    ctx.say(f"{result.message}; tries again in {pause:g} s")
+                    await asyncio.sleep(pause)
+                    continue
+            elif move is Next.ONCE_MORE and once_more:
+                once_more = False
+                ctx.say(f"{result.message}; recovers and tries once more")
+                continue
             return result
 
     async def _begin(

@@ -30,6 +30,8 @@ class FakeNode:
     boot: int = 0
     dead: bool = False
     draining: bool = False
+    off: bool = False
+    hooks: list = dataclasses.field(default_factory=list)
     jobs: list = dataclasses.field(default_factory=list)
     events: list = dataclasses.field(default_factory=list)
     files: dict = dataclasses.field(default_factory=dict)
@@ -45,6 +47,11 @@ class FakeNode:
     def wake(self):
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def stop(self):
+        """From outside: the machine is off, and everything on it."""
+        self.off = True
+        self.die()
 
     def die(self):
         self.dead = True
@@ -94,11 +101,18 @@ class World:
             return OperationResult("failed", request.fence, kind, message)
         slot = request.spec.slots[0]
         node = self.nodes.setdefault(request.stack, FakeNode(request.stack, secrets["agent_token"]))
-        node.generation, node.boot, node.dead = slot.agent_generation, request.spec.boot, False
+        off = request.spec.power == "stopped"
+        if off:
+            node.stop()
+        else:
+            if request.spec.boot > node.boot:
+                node.draining = False
+            node.off = node.dead = False
+            node.generation, node.boot = slot.agent_generation, request.spec.boot
         on_event(OperationEvent(2, 0.0, "done", urn, "create"))
         nodes = ({
             "slot": 0, "id": f"{request.stack}-0-0", "internal_ip": "127.0.0.9", "external_ip": "127.0.0.1",
-            "channel": {"kind": "local", "socket": request.stack}, "incarnation": 0,
+            "channel": None if off else {"kind": "local", "socket": request.stack}, "incarnation": 0,
         },)  # fmt: skip
         return OperationResult("succeeded", request.fence, version=1, changes=Changes(create=2), nodes=nodes)
 
@@ -107,7 +121,11 @@ class World:
         return {"cpus": self.cpus, "memory_gb": self.memory_gb, "gpus": self.gpus}
 
     def observe(self, stack=None):
-        return [{"id": f"{s}-0-0", "cluster": s} for s in self.nodes if stack in (None, s)]
+        return [
+            {"id": f"{s}-0-0", "cluster": s, "state": "stopped" if node.off else "running"}
+            for s, node in self.nodes.items()
+            if stack in (None, s)
+        ]
 
     # --- channels
     async def connect(self, node, token):
@@ -200,6 +218,10 @@ class FakeAgent:
 
     async def undrain(self):
         self._node().draining = False
+
+    async def run_hooks(self, event, key, *, auto):
+        self._node().hooks.append((event, auto))
+        return True
 
 
 class Client:

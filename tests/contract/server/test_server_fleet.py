@@ -84,7 +84,6 @@ def test_names_that_look_alike_are_three_clusters(on_server):
         ),
         ("c", {"resources": {"image_id": "docker:x"}}, "NotSupportedError", "docker:x"),
         ("c", {"file_mounts": {"/data": "s3://bucket"}}, "NotSupportedError", "/data"),
-        ("c", {"resources": {"autostop": 10}}, "NotSupportedError", "autostop"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name_and_leaves_nothing(on_server, name, task, kind, says):
