@@ -31,6 +31,7 @@ class FakeNode:
     dead: bool = False
     draining: bool = False
     off: bool = False
+    stopped_by: str | None = None
     hooks: list = dataclasses.field(default_factory=list)
     jobs: list = dataclasses.field(default_factory=list)
     events: list = dataclasses.field(default_factory=list)
@@ -122,7 +123,12 @@ class World:
 
     def observe(self, stack=None):
         return [
-            {"id": f"{s}-0-0", "cluster": s, "state": "stopped" if node.off else "running"}
+            {
+                "id": f"{s}-0-0",
+                "cluster": s,
+                "state": "stopped" if node.off else "running",
+                "stopped_by": node.stopped_by,
+            }
             for s, node in self.nodes.items()
             if stack in (None, s)
         ]
