@@ -68,10 +68,20 @@ def test_names_that_look_alike_are_three_clusters(on_server):
     [
         ("1bad", {}, "InvalidClusterNameError", "1bad"),
         ("c", {"num_nodes": 2}, "NotSupportedError", "num_nodes: 2"),
-        ("c", {"resources": {"cpus": "5+"}}, "ResourcesUnavailableError", "no machine with 5+ vCPUs; the nearest has 4"),
+        (
+            "c",
+            {"resources": {"cpus": "5+"}},
+            "ResourcesUnavailableError",
+            "no machine with 5+ vCPUs; the nearest has 4",
+        ),
         ("c", {"resources": {"memory": "99"}}, "ResourcesUnavailableError", "the nearest has 16"),
         ("c", {"resources": {"accelerators": "H100:8"}}, "ResourcesUnavailableError", "local: no H100"),
-        ("c", {"resources": {"infra": "aws/us-east-1"}}, "NoCloudAccessError", "aws, which is not enabled; enabled: local"),
+        (
+            "c",
+            {"resources": {"infra": "aws/us-east-1"}},
+            "NoCloudAccessError",
+            "aws, which is not enabled; enabled: local",
+        ),
         ("c", {"resources": {"image_id": "docker:x"}}, "NotSupportedError", "docker:x"),
         ("c", {"file_mounts": {"/data": "s3://bucket"}}, "NotSupportedError", "/data"),
     ],
