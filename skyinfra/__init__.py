@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "client.clusters": (
+        "autostop",
         "cancel",
         "cost_report",
         "down",
@@ -21,9 +22,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "job_status",
         "launch",
         "queue",
+        "start",
         "status",
+        "stop",
     ),
-    "client.history": ("diff", "history", "plan_of", "rollback", "tail_provision_logs"),
     "client.logs": ("download_logs", "tail_logs"),
     "client.requests": ("api_cancel", "api_status", "get", "stream_and_get"),
     "client.config": ("reload_config",),
@@ -31,12 +33,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "client.login": ("api_login",),
     "client.team": ("get_user_workspace", "set_preferred_workspace"),
     "client.not_yet": (
-        "autostop",
         "create_debug_dump",
         "download_debug_dump",
         "optimize",
-        "start",
-        "stop",
         "storage_delete",
         "storage_ls",
     ),

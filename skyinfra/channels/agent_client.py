@@ -138,6 +138,11 @@ class AgentClient:
     async def undrain(self) -> None:
         await self._json("DELETE", "/v1/drain")
 
+    async def run_hooks(self, event: str, key: str, *, auto: bool) -> bool:
+        """True when all have ended; False: still at it, ask again. Raises `AgentError` (``claimed``, ``not_found``)."""
+        body = {"event": event, "key": key, "auto": auto}
+        return bool((await self._json("POST", "/v1/hooks", body))["done"])
+
     async def shutdown(self, *, kill_jobs: bool) -> None:
         await self._json("POST", "/v1/shutdown", {"kill_jobs": kill_jobs}, timeout=self._long)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyinfra.cli import ask, out
+from skyinfra.cli import ask, choose, out
 from skyinfra.cli import task_options as t
 
 __all__ = ["launch"]
@@ -53,10 +53,7 @@ def launch(
     no_setup: Annotated[bool, typer.Option("--no-setup", help="Skip the task's setup.")] = False,
     clone_disk_from: Annotated[str | None, typer.Option("--clone-disk-from", help="Not supported.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Skip what an unchanged, running cluster has already.")] = False,
-    resize: Annotated[bool, typer.Option("--resize", help="Change the number of nodes.")] = False,
-    replace_nodes: Annotated[
-        bool, typer.Option("--replace-nodes", help="Consent to machines being deleted or replaced, with their disks.")
-    ] = False,
+    resize: Annotated[bool, typer.Option("--resize", help="Change the size of an idle cluster's node.")] = False,
     git_url: t.GitUrl = None,
     git_ref: t.GitRef = None,
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace.")] = None,
@@ -82,14 +79,13 @@ def launch(
             cluster_name=cluster,
             retry_until_up=retry_until_up,
             idle_minutes_to_autostop=idle_minutes_to_autostop,
-            wait_for=_wait_for(wait_for),
+            wait_for=choose.wait_for(wait_for),
             dryrun=dryrun,
             down=down,
             no_setup=no_setup,
             clone_disk_from=clone_disk_from,
             fast=fast,
             resize=resize,
-            replace_nodes=replace_nodes,
             _progress=progress,
         )
     return finish(request_id, cluster, detach=detach_run, async_call=async_call, dryrun=dryrun)
@@ -104,12 +100,6 @@ def finish(request_id: Any, cluster: str, *, detach: bool, async_call: bool, dry
 
     job_id, handle = wait.value_of(request_id)
     if dryrun:
-        from skyinfra.cli import plan_text
-        from skyinfra.client.history import plan_of
-
-        plan = plan_of(request_id)
-        if plan is not None:  # exec plans nothing: its cluster is what it is
-            print(plan_text.plan(plan))
         return 0
     if job_id is None:
         if handle is not None:
@@ -128,6 +118,7 @@ def _hints(cluster: str) -> tuple[str, ...]:
         f"Job ID: {{job_id}}, cluster: {cluster}",
         f"  its log:   skyinfra logs {cluster} {{job_id}}",
         f"  all jobs:  skyinfra queue {cluster}",
+        f"  stop:      skyinfra stop {cluster}",
         f"  remove:    skyinfra down {cluster}",
     )
 
@@ -141,16 +132,3 @@ def _agreed(cluster: str) -> bool:
     if sky.get(sky.status([cluster])):
         return True
     return ask.confirm(f"Launching a new cluster '{cluster}'. Proceed?")
-
-
-def _wait_for(text: str | None) -> Any:
-    if text is None:
-        return None
-    from skyinfra.cli.failures import UsageError
-    from skyinfra.model.states import AutostopWaitFor
-
-    try:
-        return AutostopWaitFor(text)
-    except ValueError:
-        known = ", ".join(str(member.value) for member in AutostopWaitFor)
-        raise UsageError(f"--wait-for must be one of {known}, not {text!r}") from None

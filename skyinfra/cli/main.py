@@ -21,10 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue": ("queue", "Show the jobs of clusters."),
     "logs": ("logs", "Show or fetch the log of a job."),
     "cancel": ("cancel", "Cancel jobs."),
+    "stop": ("stop", "Stop clusters; their disks stay."),
+    "start": ("start", "Start clusters that are stopped."),
+    "autostop": ("autostop", "Stop or remove clusters when they have been idle for a while."),
     "down": ("down", "Remove clusters and everything they hold."),
-    "history": ("history", "Show what a cluster's stack went through."),
-    "diff": ("diff", "Show what differs between two updates of a cluster, or now and planned."),
-    "rollback": ("rollback", "Make a cluster what it was after an earlier update."),
     "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
     "check": ("check", "Show which clouds can be used, and why not the others."),
     "workspace": ("workspace", "The workspace that commands use: use, info."),
@@ -36,7 +36,7 @@ GROUPS = ("api", "workspace")
 PASSED_ON = ("engine",)
 """Commands whose words, --help included, belong to another program."""
 NOT_YET = (
-    *("start", "stop", "autostop", "gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
+    *("gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
     *("ssh", "local", "dashboard", "debug-dump", "recipes"),
 )
 

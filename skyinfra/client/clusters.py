@@ -1,4 +1,4 @@
-"""The cluster verbs: launch, exec, down, status, queue, job_status, cancel. Each hands in a request and returns its id.
+"""The cluster verbs, from launch to down. Each hands in a request and returns its id.
 
 Checked here is only what must be known before files travel; everything else is the server's to judge.
 """
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from skyinfra.model.records import Record
     from skyinfra.model.task import Task
 
-__all__ = ["cancel", "cost_report", "down", "endpoints", "exec", "job_status", "launch", "queue", "status"]
+__all__ = [
+    "autostop",
+    "cancel",
+    "cost_report",
+    "down",
+    "endpoints",
+    "exec",
+    "job_status",
+    "launch",
+    "queue",
+    "start",
+    "status",
+    "stop",
+]
 
 
 def launch(
@@ -38,15 +51,13 @@ def launch(
     fast: bool = False,
     resize: bool = False,
     *,
-    replace_nodes: bool = False,
     _progress: Callable[[str, int, int], None] | None = None,
 ) -> RequestId[tuple[int | None, ClusterHandle | None]]:
     """Make the cluster if need be, and run the task on it.
 
     Its files are packed and sent before this returns, so they may change or go afterwards. `get` yields
-    ``(job_id, handle)``; of a `dryrun`, `plan_of` has the plan. `replace_nodes` (our own) consents to machines of a
-    cluster that exists being deleted or replaced. Raises `TypeError` for what is no task, `ValueError` for a file that
-    cannot be sent and for `resize` without a cluster name, `NotImplementedError` for `clone_disk_from`.
+    ``(job_id, handle)``. Raises `TypeError` for what is no task, `ValueError` for a file that cannot be sent and for
+    `resize` without a cluster name, `NotImplementedError` for `clone_disk_from`.
     """
     if clone_disk_from is not None:
         raise NotImplementedError("clone_disk_from is not supported")
@@ -69,7 +80,6 @@ def launch(
         "no_setup": no_setup,
         "fast": fast,
         "resize": resize,
-        "replace_nodes": replace_nodes,
         "blobs": {} if dryrun else _send(_workdir(one) | _local_mounts(one), _progress),
     }
     return submit("launch", {**body, **caller.about(), **config.sent()})
@@ -100,6 +110,75 @@ def exec(
         "blobs": {} if dryrun else _send(_workdir(one), _progress),
     }
     return submit("exec", {**body, **caller.about(), **config.sent()})
+
+
+def stop(
+    cluster_name: str, purge: bool = False, graceful: bool = False, graceful_timeout: int | None = None
+) -> RequestId[None]:
+    """Stop a cluster: its processes end, its disk stays; `start` or `launch` brings it back.
+
+    `graceful` ends its jobs and flushes its mounts first, in `graceful_timeout` seconds; `purge` calls it stopped even
+    if its cloud fails. `get` raises `ClusterDoesNotExist`, and `NotSupportedError` for a spot cluster.
+    """
+    body = {
+        "cluster_name": cluster_name,
+        "purge": purge,
+        "graceful": graceful,
+        "graceful_timeout": graceful_timeout,
+    }
+    return submit("stop", {**body, **caller.about()})
+
+
+def start(
+    cluster_name: str,
+    idle_minutes_to_autostop: int | None = None,
+    wait_for: AutostopWaitFor | None = None,
+    retry_until_up: bool = False,
+    down: bool = False,
+    force: bool = False,
+) -> RequestId[ClusterHandle]:
+    """Start a cluster that is stopped. On one that is up nothing happens, unless `force` starts its agent anew.
+
+    Autostop is as it was before the stop, unless idle minutes are given. `get` yields the handle, and raises
+    `ClusterDoesNotExist` and `ResourcesUnavailableError`. Raises `ValueError` for `down` without idle minutes.
+    """
+    if down and idle_minutes_to_autostop is None:
+        raise ValueError("down needs idle_minutes_to_autostop")
+    body = {
+        "cluster_name": cluster_name,
+        "idle_minutes_to_autostop": idle_minutes_to_autostop,
+        "wait_for": _value(wait_for),
+        "retry_until_up": retry_until_up,
+        "down": down,
+        "force": force,
+    }
+    return submit("start", {**body, **caller.about()})
+
+
+def autostop(
+    cluster_name: str,
+    idle_minutes: int,
+    wait_for: AutostopWaitFor | None = None,
+    down: bool = False,
+    hook: str | None = None,
+    hook_timeout: int | None = None,
+) -> RequestId[None]:
+    """Stop (or, with `down`, remove) the cluster when it was idle for so long; negative minutes call that off.
+
+    Each call begins the idle time anew. `hook` runs on the cluster before. `get` raises `ClusterDoesNotExist`,
+    `ClusterNotUpError`, `NotSupportedError`. Raises `ValueError` for `hook_timeout` without `hook`.
+    """
+    if hook_timeout is not None and hook is None:
+        raise ValueError("hook_timeout needs a hook")
+    body = {
+        "cluster_name": cluster_name,
+        "idle_minutes": idle_minutes,
+        "wait_for": _value(wait_for),
+        "down": down,
+        "hook": hook,
+        "hook_timeout": hook_timeout,
+    }
+    return submit("autostop", {**body, **caller.about()})
 
 
 def down(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from skyinfra.model.states import AutostopWaitFor, OptimizeTarget
+from skyinfra.model.states import OptimizeTarget
 
 
 def missing(name: str) -> Exception:
@@ -19,34 +19,6 @@ def missing(name: str) -> Exception:
 
 def _refuse(name: str) -> NoReturn:
     raise missing(f"sky.{name}")
-
-
-def stop(
-    cluster_name: str, purge: bool = False, graceful: bool = False, graceful_timeout: int | None = None
-) -> NoReturn:
-    _refuse("stop")
-
-
-def start(
-    cluster_name: str,
-    idle_minutes_to_autostop: int | None = None,
-    wait_for: AutostopWaitFor | None = None,
-    retry_until_up: bool = False,
-    down: bool = False,
-    force: bool = False,
-) -> NoReturn:
-    _refuse("start")
-
-
-def autostop(
-    cluster_name: str,
-    idle_minutes: int,
-    wait_for: AutostopWaitFor | None = None,
-    down: bool = False,
-    hook: str | None = None,
-    hook_timeout: int | None = None,
-) -> NoReturn:
-    _refuse("autostop")
 
 
 def optimize(

@@ -58,6 +58,9 @@ class ClusterSpec:
     ports: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     autostop: dict[str, Any] | None = None
+    """`{idle_minutes, down, wait_for, hook, hook_timeout, setting}`; idle_minutes -1 = called off."""
+    hooks: tuple[dict[str, Any], ...] = ()
+    """`{run, events, timeout}`: what runs on the nodes before they are stopped or removed."""
     version: int = SPEC_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class ClusterSpec:
                 "slots": tuple(slots),
                 "zones": tuple(kept.get("zones") or ()),
                 "ports": tuple(kept.get("ports") or ()),
+                "hooks": tuple(kept.get("hooks") or ()),
             }
         )
 

@@ -15,13 +15,15 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from skyinfra.runtime import disk, procs
+from skyinfra.runtime.autostop import NET_REASON, Autostop
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.files import Files
+from skyinfra.runtime.hooks import Hooks
 from skyinfra.runtime.http import HttpServer
 from skyinfra.runtime.jobqueue import JobQueue
 from skyinfra.runtime.jobs import Jobs
 from skyinfra.runtime.ledger import Ledger
-from skyinfra.runtime.protocol import Event, Health, NodeConfig, dump, load
+from skyinfra.runtime.protocol import HOOKS_WAIT_S, Event, Health, NodeConfig, dump, load
 from skyinfra.runtime.recovery import recover
 from skyinfra.runtime.routes import Api
 from skyinfra.runtime.say import say
@@ -32,6 +34,8 @@ from skyinfra.runtime.zygote_link import ZygoteLink
 LOCK_WAIT_S = 5.0
 SWEEP_S = 1.0
 EXIT_LOCKED = 75
+#: In the state folder: the node stopped itself, and why. Its cloud reads it and takes it away at the next start.
+POWEROFF = "poweroff.json"
 #: A burst of short jobs is not idleness.
 IDLE_AFTER_S = 1.0
 
@@ -108,12 +112,16 @@ class Agent:
         node = Node(options.state, options.home, options.ip)
         queue = JobQueue(options.cpus, options.gpus)
         self.jobs = Jobs(node, self.ledger, queue, self.watch, shutil.which("bash") or "/bin/bash")
+        self.hooks = Hooks(node, self.ledger, self.jobs.bash)
+        self.autostop = Autostop(self.jobs, options.boot, lambda: self.watch.listened)
         self._load_config()
         self.zygote = ZygoteLink(options.self_argv, self.jobs.on_report, self.jobs.on_zygote_death)
         self.zygote.start()
         self.jobs.send_order = self.zygote.send
         hints = self._listen_for_hints()
-        recover(self.jobs, options.boot)
+        if recover(self.jobs, options.boot):
+            self.hooks.release()
+        self.autostop.configure(self.jobs.config)
         server = await self._listen()
         boundary("agent.start.made")
         sweeping = asyncio.ensure_future(self._sweep())
@@ -135,7 +143,7 @@ class Agent:
     async def _listen(self) -> HttpServer:
         options = self.options
         files = Files(os.path.join(options.state, "blobs"), options.home, options.absolute_paths)
-        about = Health(
+        self.about = Health(
             version=options.version,
             boot=options.boot,
             generation=options.generation,
@@ -144,7 +152,7 @@ class Agent:
             pid=os.getpid(),
             python="{}.{}.{}".format(*sys.version_info[:3]),
         )
-        api = Api(self.token, self.jobs, files, about, self._set_config, self._stopping.set)
+        api = Api(self.token, self.jobs, files, self.hooks, self.about, self._set_config, self._stopping.set)
         server = HttpServer(api)
         await server.listen(_bind(options.socket))
         return server
@@ -185,8 +193,26 @@ class Agent:
             try:
                 self.jobs.sweep()
                 self._tell_idle()
+                over = self.autostop.look()
+                self.about.sessions = self.autostop.sessions
+                if over:
+                    await self._power_off()
             except Exception as exc:  # the loop's outermost frame: a full disk today must not end tomorrow's sweeps
                 say("sweep failed: {!r}".format(exc))
+
+    async def _power_off(self) -> None:
+        """The net under autostop: nobody listens, so the node stops itself. Its disk stays, and says why it stopped."""
+        say(NET_REASON)
+        self.jobs.drain(NET_REASON)
+        boundary("agent.poweroff.before")
+        while not await self.hooks.run(self.jobs.config, self.autostop.event(), "node", True, HOOKS_WAIT_S):
+            pass
+        await self.jobs.stop_all()
+        boundary("agent.poweroff.made")
+        record = {"at": time.time(), "why": "autostop", "boot": self.options.boot}
+        disk.replace_json(os.path.join(self.options.state, POWEROFF), record)
+        boundary("agent.poweroff.recorded")
+        self._stopping.set()
 
     def _tell_idle(self) -> None:
         """One event per stretch of idleness."""
@@ -202,6 +228,7 @@ class Agent:
         cpus = config.cpus if "cpus" in given else self.jobs.queue.cpus
         gpus = config.gpus or self.jobs.queue.gpus  # none named: what this machine was started with
         self.jobs.queue.resize(cpus, gpus)
+        self.autostop.configure(config)
         self.jobs.kick()
 
     def _load_config(self) -> None:

@@ -17,13 +17,16 @@ A newer peer may add fields: readers ignore what they do not know.
                                         then the trailer-less end; the next offset = start offset + bytes received
 ``GET /v1/jobs/{id}/files``             a tar of the job's log folder (run.log, setup.log, per rank)
 ``POST /v1/drain``                      ``{"reason": str}``: new jobs are refused with 409
+``POST /v1/hooks``                      ``{"event": stop|preemption|down, "key": str, "auto": bool}``: run what is bound
+                                        to it -> ``{"done": bool}`` after at most `HOOKS_WAIT_S`; the same key joins
+                                        it, another one is 409 `claimed`; undraining gives the claim back
 ``DELETE /v1/drain``                    accepted again
 ``GET /v1/events?after=seq``            NDJSON of `Event`, never ends; heartbeats every `HEARTBEAT_S`
 ``POST /v1/shutdown``                   ``{"kill_jobs": bool}``: the agent ends (and with it, if asked, every job)
 ======================================  ==============================================================================
 
 Errors: status >= 400 with ``{"type": str, "message": str}``; types: ``unauthorized``, ``not_found``, ``bad_request``,
-``draining``, ``digest``, ``unsafe_path``, ``no_space``, ``internal``.
+``draining``, ``claimed``, ``digest``, ``unsafe_path``, ``no_space``, ``internal``.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -31,6 +34,7 @@ from typing import Any, Dict, List, Optional, Type, TypeVar
 
 API_VERSION = 1
 HEARTBEAT_S = 5.0
+HOOKS_WAIT_S = 10.0
 
 #: SkyPilot's job states, in its order; the first four are not final.
 JOB_STATES = (
@@ -71,6 +75,8 @@ class Health:
     pid: int = 0
     api: int = API_VERSION
     python: str = ""
+    sessions: int = 0
+    """SSH sessions with a terminal, where autostop waits for them."""
 
 
 @dataclass
@@ -85,6 +91,10 @@ class NodeConfig:
     gpus: List[str] = field(default_factory=list)
     """Device ids for CUDA_VISIBLE_DEVICES, this node's share."""
     autostop: Optional[Dict[str, Any]] = None
+    """``{idle_minutes, down, wait_for, hook, hook_timeout, setting}``; idle_minutes < 0 = off. Another `setting` than
+    before restarts the idle clock."""
+    hooks: List[Dict[str, Any]] = field(default_factory=list)
+    """``[{run, events, timeout}]``: what runs before the node is stopped or removed."""
     minute_s: float = 60.0
     tls: Optional[Dict[str, Any]] = None
 
@@ -153,5 +163,5 @@ class Event:
     at: float
     kind: str
     """``job`` (body: JobRow), ``heartbeat`` (Health; its seq is the latest, it takes none), ``idle`` ({idle_since}),
-    ``agent`` ({text})."""
+    ``autostop`` ({event, setting, idle_s}: the idle time is over), ``agent`` ({text})."""
     body: Dict[str, Any] = field(default_factory=dict)

@@ -13,8 +13,11 @@ from skyinfra.runtime.ledger import Plan
 _TEMPORARY = re.compile(r"\.\d+\.tmp$")
 
 
-def recover(jobs: Jobs, boot: int) -> None:
-    """Take over `jobs.ledger`. A higher `boot` than the last one means the node was stopped: nothing waits any more."""
+def recover(jobs: Jobs, boot: int) -> bool:
+    """Take over `jobs.ledger`. A higher `boot` than the last one means the node was stopped: nothing waits any more.
+
+    True when it was stopped.
+    """
     ledger = jobs.ledger
     rebooted = boot > int(ledger.meta("boot") or boot)
     power_lost = ledger.meta("boot_id") not in (None, procs.boot_id())
@@ -31,6 +34,7 @@ def recover(jobs: Jobs, boot: int) -> None:
         jobs.idle_since = ledger.last_end() or jobs.idle_since  # a new agent is no activity
     ledger.set_meta("boot", str(boot))
     ledger.set_meta("boot_id", procs.boot_id())
+    return rebooted
 
 
 def _recover_one(jobs: Jobs, plan: Plan, rebooted: bool, power_lost: bool) -> None:

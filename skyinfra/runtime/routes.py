@@ -15,9 +15,20 @@ from typing import AsyncIterator, Awaitable, BinaryIO, Callable, List, Tuple
 
 from skyinfra.runtime import disk, logs
 from skyinfra.runtime.files import Files, MissingBlob, UnsafePath, WrongDigest
+from skyinfra.runtime.hooks import Claimed, Hooks
 from skyinfra.runtime.http import HttpError, Request, Response
 from skyinfra.runtime.jobs import Draining, Jobs
-from skyinfra.runtime.protocol import HEARTBEAT_S, Event, FilesApply, Health, JobRow, JobSubmit, NodeConfig, dump
+from skyinfra.runtime.protocol import (
+    HEARTBEAT_S,
+    HOOKS_WAIT_S,
+    Event,
+    FilesApply,
+    Health,
+    JobRow,
+    JobSubmit,
+    NodeConfig,
+    dump,
+)
 from skyinfra.runtime.say import say
 from skyinfra.runtime.schema import checked
 
@@ -32,12 +43,13 @@ class Api:
         token: str,
         jobs: Jobs,
         files: Files,
+        hooks: Hooks,
         about: Health,
         config: Callable[[NodeConfig, "set[str]"], None],
         shutdown: Callable[[], None],
     ) -> None:
         self._bearer = ("Bearer " + token).encode()
-        self._jobs, self._files, self._about = jobs, files, about
+        self._jobs, self._files, self._hooks, self._about = jobs, files, hooks, about
         self._config, self._shutdown = config, shutdown
         self._started = time.monotonic()
         self._routes: List[Tuple[str, "re.Pattern[str]", Route]] = [
@@ -56,6 +68,7 @@ class Api:
                 ("GET", r"/jobs/(\d{1,15})/files", self.get_log_folder),
                 ("POST", "/drain", self.drain),
                 ("DELETE", "/drain", self.undrain),
+                ("POST", "/hooks", self.run_hooks),
                 ("GET", "/events", self.events),
                 ("POST", "/shutdown", self.stop),
             )
@@ -76,6 +89,8 @@ class Api:
             return await route(request, *groups)
         except Draining as exc:
             raise HttpError(409, "draining", str(exc)) from exc
+        except Claimed as exc:
+            raise HttpError(409, "claimed", str(exc)) from exc
         except UnsafePath as exc:
             raise HttpError(400, "unsafe_path", str(exc)) from exc
         except WrongDigest as exc:
@@ -114,7 +129,15 @@ class Api:
 
     async def undrain(self, request: Request) -> Response:
         self._jobs.drain(None)
+        self._hooks.release()
         return Response({})
+
+    async def run_hooks(self, request: Request) -> Response:
+        body = await request.json()
+        event, key, auto = str(body.get("event") or ""), str(body.get("key") or ""), bool(body.get("auto"))
+        if not key:
+            raise ValueError("hooks need a key")
+        return Response({"done": await self._hooks.run(self._jobs.config, event, key, auto, HOOKS_WAIT_S)})
 
     async def stop(self, request: Request) -> Response:
         if (await request.json()).get("kill_jobs"):

@@ -24,6 +24,7 @@ ERRORS = (
     "not_found",
     "bad_request",
     "draining",
+    "claimed",
     "digest",
     "unsafe_path",
     "no_space",
@@ -33,6 +34,7 @@ _SCALARS: Dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 _OTHER: Dict[str, Dict[str, Any]] = {
     "Submitted": {"job_id": {"type": "integer"}},
     "Jobs": {"jobs": {"type": "array", "items": {"$ref": "#/$defs/JobRow"}}},
+    "HooksRun": {"done": {"type": "boolean"}},
     "Error": {
         "type": {"enum": list(ERRORS)},
         "message": {"type": "string"},

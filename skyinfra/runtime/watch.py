@@ -91,6 +91,11 @@ class Watch:
         finally:
             self._events.discard(wake)
 
+    @property
+    def listened(self) -> bool:
+        """Whether anybody reads the event stream now."""
+        return bool(self._events)
+
     def changed(self, job_id: Optional[int]) -> None:
         """The ledger has a new event, of this job if it is about one."""
         for wake in self._events:

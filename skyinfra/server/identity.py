@@ -48,9 +48,7 @@ VIEWER_MAY = frozenset(
     {
         "check",
         "cost_report",
-        "diff",
         "endpoints",
-        "history",
         "job_status",
         "list_accelerator_counts",
         "list_accelerators",

@@ -29,7 +29,6 @@ READ_VERBS = frozenset(
         "check",
         "cost_report",
         "endpoints",
-        "history",
         "job_status",
         "list_accelerator_counts",
         "list_accelerators",

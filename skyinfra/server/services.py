@@ -54,8 +54,9 @@ class Services:
             settings, self.db, vault, self.blobs, launcher, connect, cloud, self.server_id, agent_version()
         )
         self.engine = RequestEngine(self.db, vault, self.logs, self.fleet.handlers)
+        self.fleet.submit = self._submit_internal
         self.watchers = Watchers(
-            self.db, self.fleet.clusters, self.fleet.reach, self._submit_internal, settings.minute_s
+            self.db, self.fleet.clusters, self.fleet.reach, self.fleet.power, self._submit_internal, settings.minute_s
         )
         self.fleet.clusters.on_change = self.watchers.look
         self.stop_asked = asyncio.Event()

@@ -31,12 +31,12 @@ class Settings:
     user_name: str = ""
     minute_s: float = 60.0
     """How long a minute of idleness lasts; tests shorten it."""
+    retry_s: float = 30.0
+    """Between two rounds of `--retry-until-up`."""
     shutdown_grace_s: float = 10.0
     retention_s: float = 30 * DAY_S
     retention_bytes: int = 1 << 30
     blob_keep_s: float = DAY_S
-    history_s: float = 365 * DAY_S
-    """How long the history of a cluster that is gone is kept."""
 
     @classmethod
     def build(
@@ -57,6 +57,7 @@ class Settings:
             user_id=env.get("SKYPILOT_USER_ID") or _user_hash(name),
             user_name=env.get("SKYPILOT_USER") or name,
             minute_s=float(env.get("SKYINFRA_MINUTE_S") or 60.0),
+            retry_s=float(env.get("SKYINFRA_RETRY_S") or 30.0),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
+from skyinfra.runtime.protocol import FINAL_STATES
 from skyinfra.store.tables import jobs
 
 
@@ -24,6 +25,12 @@ def mirror(db: Connection, cluster_id: str, rows: Sequence[dict[str, Any]], at: 
             for job_id, row in newest.items()
         ],
     )
+
+
+def end_unfinished(db: Connection, cluster_id: str, at: float, reason: str) -> None:
+    """The node was stopped: what it had not finished is over. Its ledger says how when the node is there again."""
+    left = [row for row in of_cluster(db, cluster_id) if row["state"] not in FINAL_STATES]
+    mirror(db, cluster_id, [{**row, "state": "FAILED_DRIVER", "ended_at": at, "reason": reason} for row in left], at)
 
 
 def of_cluster(db: Connection, cluster_id: str) -> list[dict[str, Any]]:

@@ -92,13 +92,8 @@ def of_requests(db: Connection, request_ids: Sequence[str]) -> dict[str, list[Ro
 
 
 def any_on_stack(db: Connection, stack: str) -> bool:
-    """Whether anything but previews was ever asked of the engine for this stack, so that something may exist."""
-    query = select(operations.c.id).where(operations.c.stack == stack, operations.c.kind != "preview")
-    return db.execute(query.limit(1)).first() is not None
-
-
-def all_ids(db: Connection) -> set[str]:
-    return set(db.execute(select(operations.c.id)).scalars())
+    """Whether anything was ever asked of the engine for this stack, so that something may exist."""
+    return db.execute(select(operations.c.id).where(operations.c.stack == stack).limit(1)).first() is not None
 
 
 def extend_lease(db: Connection, operation_id: str, until: float) -> None:

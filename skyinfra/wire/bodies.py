@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["VERB_BODIES", "ErrorBody", "Handle", "RequestPayload"]
 
 JobId = int
+WaitFor = Literal["jobs_and_ssh", "jobs", "none"]
 
 
 class _Body(BaseModel):
@@ -47,14 +48,13 @@ class LaunchBody(_Body):
     cluster_name: str | None = None
     retry_until_up: bool = False
     idle_minutes_to_autostop: int | None = None
-    wait_for: str | None = None
+    wait_for: WaitFor | None = None
     dryrun: bool = False
     down: bool = False
     optimize_target: Literal["COST", "TIME"] = "COST"
     no_setup: bool = False
     fast: bool = False
     resize: bool = False
-    replace_nodes: bool = False
     blobs: dict[str, Blob] = Field(default_factory=dict)
     config: ConfigLayers | None = None
 
@@ -112,6 +112,28 @@ class DownBody(_Body):
     graceful_timeout: float | None = None
 
 
+class StopBody(DownBody):
+    pass
+
+
+class StartBody(_Body):
+    cluster_name: str
+    idle_minutes_to_autostop: int | None = None
+    wait_for: WaitFor | None = None
+    retry_until_up: bool = False
+    down: bool = False
+    force: bool = False
+
+
+class AutostopBody(_Body):
+    cluster_name: str
+    idle_minutes: int
+    wait_for: WaitFor | None = None
+    down: bool = False
+    hook: str | None = None
+    hook_timeout: int | None = Field(default=None, ge=1)
+
+
 class CancelBody(_Body):
     cluster_name: str
     all: bool | None = False
@@ -151,31 +173,13 @@ class CheckBody(_Body):
     verbose: bool = False
 
 
-class HistoryBody(_Body):
-    cluster_name: str
-    limit: int | None = Field(default=None, ge=1)
-
-
-class DiffBody(_Body):
-    """Without `before`: now and what a launch would make of it. Without `after`: `before` and now."""
-
-    cluster_name: str
-    before: int | None = Field(default=None, ge=1)
-    after: int | None = Field(default=None, ge=1)
-
-
-class RollbackBody(_Body):
-    cluster_name: str
-    to: int = Field(ge=1)
-    dryrun: bool = False
-    replace_nodes: bool = False
-    expect: int | None = Field(default=None, description="Refuse when the cluster's last update is another one.")
-
-
 VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
     "down": DownBody,
+    "stop": StopBody,
+    "start": StartBody,
+    "autostop": AutostopBody,
     "cancel": CancelBody,
     "status": StatusBody,
     "queue": QueueBody,
@@ -186,9 +190,6 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "endpoints": EndpointsBody,
     "cost_report": CostReportBody,
     "check": CheckBody,
-    "history": HistoryBody,
-    "diff": DiffBody,
-    "rollback": RollbackBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

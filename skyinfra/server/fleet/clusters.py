@@ -58,7 +58,9 @@ class Clusters:
         if row.status != ClusterStatus.UP.name:
             status = ClusterStatus[row.status]
             why = f" ({row.status_reason})" if row.status_reason else ""
-            raise ClusterNotUpError(f"Cluster '{name}' is not up: {status.name}{why}.", status, handle_of(row))
+            error = ClusterNotUpError(f"Cluster '{name}' is not up: {status.name}{why}.", status, handle_of(row))
+            off = status is ClusterStatus.STOPPED
+            raise with_hint(error, f"`skyinfra start {name}` starts it") if off else error
         return row
 
     async def by_id(self, cluster_id: str) -> Row | None:
@@ -75,6 +77,9 @@ class Clusters:
                 raise RuntimeError(f"the agent token of cluster {cluster_id} is not in the database")
             self._tokens[cluster_id] = Secret(self._vault.unseal(value, _owner(cluster_id)).decode())
         return self._tokens[cluster_id]
+
+    def now(self) -> float:
+        return self._clock()
 
     # --- writing -------------------------------------------------------------------------------------------------
 

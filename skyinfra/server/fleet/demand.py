@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skyinfra.catalog.local import Wish
+from skyinfra.model.autostop import AutostopConfig
 from skyinfra.model.exceptions import NotSupportedError
+from skyinfra.model.states import LifecycleEvent
 
 __all__ = ["Demand", "read_demand"]
 
@@ -32,9 +34,10 @@ class Demand:
     named_cloud: bool
     ports: tuple[str, ...]
     labels: dict[str, str]
-    autostop_minutes: int | None
-    """Idle minutes from the YAML, None = nothing said, -1 = off."""
-    autostop_down: bool
+    autostop: AutostopConfig | None
+    """From the YAML; None = nothing said."""
+    hooks: tuple[dict[str, Any], ...] | None
+    """From the YAML's `config.hooks`; None = nothing said."""
     config: dict[str, Any]
     """The task's own `config`."""
     config_hash: str
@@ -54,7 +57,6 @@ def read_demand(task: dict[str, Any]) -> Demand:
     alternatives = _alternatives(task.get("resources") or {})
     _check_mounts(task)
     first = alternatives[0]
-    minutes, down = _autostop(first.get("autostop"))
     return Demand(
         name=task.get("name"),
         num_nodes=num_nodes,
@@ -66,8 +68,8 @@ def read_demand(task: dict[str, Any]) -> Demand:
         named_cloud=any(_cloud_of(resources) is not None for resources in alternatives),
         ports=tuple(str(port) for port in _as_list(first.get("ports"))),
         labels=_strings(first.get("labels")),
-        autostop_minutes=minutes,
-        autostop_down=down,
+        autostop=AutostopConfig.from_yaml_config(first.get("autostop")),
+        hooks=_hooks((task.get("config") or {}).get("hooks")),
         config=first.get("_cluster_config_overrides") or {},
         config_hash=_config_hash(task),
     )
@@ -137,21 +139,14 @@ def _check_mounts(task: dict[str, Any]) -> None:
         raise NotSupportedError("workdir: git repositories are not in skyinfra yet")
 
 
-def _autostop(value: Any) -> tuple[int | None, bool]:
-    if value is None:
-        return None, False
-    if isinstance(value, bool):
-        return (1 if value else -1), False
-    if isinstance(value, dict):
-        minutes = value.get("idle_minutes")
-        return _minutes(minutes) if minutes is not None else 5, bool(value.get("down"))
-    return _minutes(value), False
-
-
-def _minutes(value: Any) -> int:
-    text = str(value).strip().lower()
-    scale = {"m": 1, "h": 60, "d": 1440, "w": 10080}.get(text[-1:], 0)
-    return int(text[:-1]) * scale if scale else int(text)
+def _hooks(entries: Any) -> tuple[dict[str, Any], ...] | None:
+    if entries is None:
+        return None
+    every = [event.value for event in LifecycleEvent]
+    return tuple(
+        {"run": entry["run"], "events": entry.get("events") or every, "timeout": entry.get("timeout") or 3600}
+        for entry in entries
+    )
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -165,5 +160,9 @@ def _strings(value: Any) -> dict[str, str]:
 
 
 def _config_hash(task: dict[str, Any]) -> str:
-    parts = {k: task.get(k) for k in ("resources", "num_nodes", "setup", "file_mounts")}
+    """When it stops has no part in it: another autostop is no reason to set the cluster up again."""
+    parts = {k: task.get(k) for k in ("num_nodes", "setup", "file_mounts")}
+    parts["resources"] = [
+        {k: v for k, v in r.items() if k != "autostop"} for r in _alternatives(task.get("resources") or {})
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""``down``: drain the agent, destroy the stack, prove by tag that nothing is left, forget the row.
+"""``down``: drain the agent, run its hooks, destroy the stack, prove by tag that nothing is left, forget the row.
 
 Exit without an error means gone. What is left is named, and the row stays, so that `down` can be repeated.
 """
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
-from skyinfra.runtime.protocol import FINAL_STATES
 from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.ending import Ending
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import Next, error_of, next_move
-from skyinfra.server.fleet.ports import AgentError, Cloud, Unreachable
+from skyinfra.server.fleet.ports import Cloud
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
 from skyinfra.stacks.operation import OperationResult
@@ -22,9 +22,6 @@ from skyinfra.store import operations, requests
 from skyinfra.store.database import Database
 
 __all__ = ["Down", "Undertaker"]
-
-GRACE_DEFAULT_S = 60.0
-RPC_S = 10.0
 
 
 class Undertaker:
@@ -53,8 +50,9 @@ class Undertaker:
 
 
 class Down:
-    def __init__(self, db: Database, clusters: Clusters, reach: Reach, undertaker: Undertaker) -> None:
+    def __init__(self, db: Database, clusters: Clusters, reach: Reach, undertaker: Undertaker, ending: Ending) -> None:
         self._db = db
+        self._ending = ending
         self._clusters = clusters
         self._reach = reach
         self._undertaker = undertaker
@@ -63,16 +61,11 @@ class Down:
         steps = in_order(
             Step("find", self._find),
             Step("drain", self._drain),
-            Step("destroy", self._destroy),
-            Step("forget", self._forget),
+            Step("hooks", self._hooks),
+            Step("destroy", self.destroy),
+            Step("forget", self.forget),
         )
-
-        def plan(prior: Mapping[str, Any]) -> Step | None:
-            # An idle cluster that got a job before it was drained stays.
-            called_off = prior.get("drain") == {"called_off": True}
-            return None if called_off else steps(prior)
-
-        return Handler("down", plan, lane=True, clears_lane=True)
+        return Handler("down", steps, lane=True, clears_lane=True)
 
     async def _find(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
@@ -87,23 +80,17 @@ class Down:
     async def _drain(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """From here on no job is accepted, so that none slips in before the end."""
         cluster = await self._clusters.by_id(prior["find"]["cluster_id"])
-        if cluster is None:
-            return {}
-        try:
-            async with self._reach.head(cluster) as agent:
-                await asyncio.wait_for(agent.drain(f"request {ctx.request_id}"), RPC_S)
-                unfinished = [j for j in await agent.jobs() if j.state not in FINAL_STATES]
-                if ctx.body.get("only_if_idle") and unfinished:
-                    await agent.undrain()
-                    return {"called_off": True}
-                if ctx.body.get("graceful"):
-                    limit = ctx.body.get("graceful_timeout") or GRACE_DEFAULT_S
-                    await asyncio.wait_for(asyncio.gather(*(agent.cancel(j.job_id) for j in unfinished)), limit)
-        except (Unreachable, AgentError, TimeoutError) as error:
-            ctx.say(f"The agent of {cluster.name} was not drained ({error or 'it did not answer in time'})")
+        if cluster is not None:
+            await self._ending.drain(ctx, cluster)
         return {}
 
-    async def _destroy(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+    async def _hooks(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        cluster = await self._clusters.by_id(prior["find"]["cluster_id"])
+        if cluster is not None:
+            await self._ending.hooks(ctx, cluster, "down")
+        return {}
+
+    async def destroy(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._clusters.by_id(prior["find"]["cluster_id"])
         if cluster is None:
             return {}
@@ -118,7 +105,7 @@ class Down:
         )
         raise error_of(failed, cluster.name, "destroy")
 
-    async def _forget(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+    async def forget(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._clusters.by_id(prior["find"]["cluster_id"])
         if cluster is not None:
             await self._reach.forget(cluster.id)

@@ -9,27 +9,30 @@ from typing import Any
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.blobs import Blobs
 from skyinfra.server.config import ServerConfig
+from skyinfra.server.fleet.autostop import Autostop
 from skyinfra.server.fleet.check import Check
 from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.costs import Costs
 from skyinfra.server.fleet.doctor import examine
 from skyinfra.server.fleet.down import Down, Undertaker
+from skyinfra.server.fleet.ending import Ending
 from skyinfra.server.fleet.endpoints import Endpoints
 from skyinfra.server.fleet.exec import Exec
-from skyinfra.server.fleet.history import History
 from skyinfra.server.fleet.jobs import Jobs
 from skyinfra.server.fleet.launch import Launch
 from skyinfra.server.fleet.logs import Logs
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.optimize import Optimize
 from skyinfra.server.fleet.placement import Placement
-from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
+from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
+from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.revive import Revive
-from skyinfra.server.fleet.rollback import Rollback
+from skyinfra.server.fleet.start import Start
+from skyinfra.server.fleet.stop import Stop
 from skyinfra.server.identity import Principal
 from skyinfra.server.requests.steps import Handler
 from skyinfra.server.settings import Settings
@@ -39,6 +42,8 @@ from skyinfra.store.database import Database
 
 __all__ = ["Fleet"]
 
+Submit = Callable[[str, Any, dict[str, Any]], Awaitable[None]]
+"""`(verb, cluster row, body)`: an internal request, awaited to its end. Set by who owns the request engine."""
 Read = Callable[[Principal, dict[str, Any]], Awaitable[bytes]]
 
 
@@ -57,29 +62,17 @@ class Fleet:
     ) -> None:
         self._settings = settings
         self._db = db
+        self.submit: Submit = _nobody
         self._cloud = cloud
         self.clusters = Clusters(db, vault)
-        self.reach = Reach(self.clusters, connect, blobs)
+        self.reach = Reach(self.clusters, connect, blobs, settings.minute_s)
         self.operator = Operator(db, launcher, self.clusters)
         self.jobs = Jobs(db, self.clusters, self.reach)
         self.logs = Logs(self.clusters, self.reach, self.jobs)
-        undertaker = Undertaker(db, self.operator, cloud)
-        provision = Provision(db, self.clusters, self.operator, self.reach, undertaker, agent_version)
+        self.power = Power(db, self.clusters, self.operator, self.reach, cloud)
         config, clouds = ServerConfig(settings.home.config), Clouds(settings.home, cloud)
-        placement = Placement(db, clouds)
-        planner = Planner(self.operator)
-        history = History(db, self.clusters, provision, planner)
-        launch = Launch(db, self.clusters, self.reach, placement, config, provision, planner, server_id, agent_version)
         optimize = Optimize(clouds, config)
-        self.handlers: Mapping[str, Handler] = {
-            "launch": launch.handler(),
-            "exec": Exec(self.clusters, self.reach).handler(),
-            "down": Down(db, self.clusters, self.reach, undertaker).handler(),
-            "cancel": self.jobs.cancel_handler(),
-            "diff": history.diff_handler(),
-            "rollback": Rollback(db, self.clusters, provision, planner).handler(),
-            "revive": Revive(self.clusters, self.reach, self.operator, provision).handler(),
-        }
+        self.handlers = self._build_handlers(config, Placement(db, clouds), server_id, agent_version)
         self.reads: Mapping[str, Read] = {
             "status": self._status,
             "queue": self.jobs.queue,
@@ -90,28 +83,69 @@ class Fleet:
             "endpoints": Endpoints(self.clusters).read,
             "cost_report": Costs(db, self.clusters).report,
             "check": Check(cloud, clouds, config).read,
-            "history": history.read,
+        }
+
+    def _build_handlers(
+        self, config: ServerConfig, placement: Placement, server_id: str, agent_version: str
+    ) -> Mapping[str, Handler]:
+        db, clusters, reach, power, retry_s = self._db, self.clusters, self.reach, self.power, self._settings.retry_s
+        undertaker, ending = Undertaker(db, self.operator, self._cloud), Ending(self.reach)
+        provision = Provision(db, clusters, self.operator, reach, undertaker, power, agent_version)
+        autostop, resize = Autostop(clusters, reach), Resize(clusters, ending, self._cloud)
+        launch = Launch(
+            db,
+            clusters,
+            reach,
+            placement,
+            config,
+            provision,
+            autostop,
+            resize,
+            server_id=server_id,
+            agent_version=agent_version,
+            retry_s=retry_s,
+        )
+        down = Down(db, clusters, reach, undertaker, ending)
+        stop = Stop(db, clusters, ending, self.operator, power, down)
+        return {
+            "launch": launch.handler(),
+            "exec": Exec(clusters, reach).handler(),
+            "down": down.handler(),
+            "stop": stop.stop_handler(),
+            "start": Start(clusters, provision, autostop, retry_s).handler(),
+            "autostop": autostop.handler(),
+            "cancel": self.jobs.cancel_handler(),
+            "revive": Revive(clusters, reach, self.operator, provision, power).handler(),
+            "expire": stop.expire_handler(),
         }
 
     async def _status(self, principal: Principal, body: dict[str, Any]) -> bytes:
         if body["refresh"] != "NONE":
-            await self._refresh()
+            await self._refresh(everything=body["refresh"] == "FORCE")
         whose = None if body["all_users"] else principal.user_id
         return await self.clusters.status(body["cluster_names"], whose, body.get("workspace"), principal.barred)
 
-    async def _refresh(self) -> None:
-        """Compare UP clusters with what the cloud shows: one whose machine is not there is not up."""
-        seen = await asyncio.to_thread(self._cloud.observe)
-        stacks = {machine["cluster"] for machine in seen}
+    async def _refresh(self, everything: bool) -> None:
+        """Compare UP clusters with what the cloud shows: stopped, or not there at all. AUTO looks only at those that
+        may change by themselves (spot, autostop)."""
+        seen: dict[str, list[Any]] = {}
+        for machine in await asyncio.to_thread(self._cloud.observe):
+            seen.setdefault(machine["cluster"], []).append(machine)
         for row in await self.clusters.all():
-            if row.status == ClusterStatus.UP.name and row.stack not in stacks:
+            if row.status != ClusterStatus.UP.name or not (everything or _changes_by_itself(row)):
+                continue
+            machines = seen.get(row.stack)
+            if not machines:
+                why = "its machines are gone"
                 await self.clusters.change(
                     row.id,
-                    ("refresh", "its machines are gone"),
+                    ("refresh", why),
                     status=ClusterStatus.INIT.name,
                     init_kind="unhealthy",
-                    status_reason="its machines are gone",
+                    status_reason=why,
                 )
+            elif all(machine.get("state") == "stopped" for machine in machines):
+                await self.submit("revive", row, {})  # in the cluster's lane, where its declaration is changed
 
     async def doctor(self, lanes: dict[Any, list[str]]) -> dict[str, Any]:
         clusters = await self.clusters.all()
@@ -123,3 +157,11 @@ class Fleet:
             "entries": entries,
             "orphans": [entry for entry in entries if entry["owner"] is None],
         }
+
+
+async def _nobody(verb: str, cluster: Any, body: dict[str, Any]) -> None:
+    raise RuntimeError(f"{verb}: there is no request engine yet")
+
+
+def _changes_by_itself(row: Any) -> bool:
+    return row.autostop > 0 or any(slot["spot"] for slot in row.spec["slots"])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.exceptions import NotSupportedError
+from skyinfra.model.states import ClusterStatus
 from skyinfra.runtime.protocol import FINAL_STATES, dump
 from skyinfra.server.answers import JobNotFound
 from skyinfra.server.fleet.clusters import Clusters
@@ -59,7 +60,10 @@ class Jobs:
         raise JobNotFound(f"there is no job {job} on cluster '{name}'")
 
     async def queue(self, principal: Principal, body: Row) -> bytes:
-        cluster = await self._clusters.get_up(body["workspace"], body["cluster_name"])
+        """Of a cluster that is stopped, or about to be: what its node last told."""
+        cluster = await self._clusters.get(body["workspace"], body["cluster_name"])
+        if cluster.status not in (ClusterStatus.STOPPED.name, ClusterStatus.AUTOSTOPPING.name):
+            cluster = await self._clusters.get_up(cluster.workspace, cluster.name)
         found = await self.rows(cluster)
         shown = [
             _queue_record(cluster, row)

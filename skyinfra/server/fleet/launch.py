@@ -20,22 +20,21 @@ from skyinfra.model.names import check_not_reserved, validate_cluster_name
 from skyinfra.model.spec import ClusterSpec, Slot, stack_name
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.config import ServerConfig
+from skyinfra.server.fleet.autostop import Autostop, policy_of_launch
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.placement import Placement
-from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
-from skyinfra.server.fleet.stopping import autostop_of
+from skyinfra.server.fleet.resize import Resize
+from skyinfra.server.fleet.start import wait_for_room
 from skyinfra.server.fleet.submit import check_fits, submit_job, withdraw_job
-from skyinfra.server.requests.steps import Handler, Park, Step, StepContext
+from skyinfra.server.requests.steps import Handler, Step, StepContext
 from skyinfra.store import clusters as rows
 from skyinfra.store import operations
 from skyinfra.store.database import Database
 
 __all__ = ["Launch"]
-
-RETRY_UNTIL_UP_S = 30.0
 
 
 class Launch:
@@ -47,9 +46,11 @@ class Launch:
         placement: Placement,
         config: ServerConfig,
         provision: Provision,
-        planner: Planner,
+        autostop: Autostop,
+        resize: Resize,
         server_id: str,
         agent_version: str,
+        retry_s: float,
     ) -> None:
         self._db = db
         self._clusters = clusters
@@ -57,7 +58,9 @@ class Launch:
         self._placement = placement
         self._config = config
         self._provision = provision
-        self._planner = planner
+        self._autostop = autostop
+        self._resize = resize
+        self._retry_s = retry_s
         self._server_id = server_id
         self._agent_version = agent_version
 
@@ -87,12 +90,15 @@ class Launch:
         validate_cluster_name(ctx.cluster_name)
         check_not_reserved(ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
-        autostop_of(ctx.body, demand)
+        policy_of_launch(ctx.body, demand)
         config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         dryrun = bool(ctx.body.get("dryrun"))
         if cluster is not None:
-            check_fits(cluster, demand)
+            if ctx.body.get("resize"):
+                await self._resize.check(cluster, demand)
+            else:
+                check_fits(cluster, demand)
             return {"exists": True, "dryrun": dryrun, "cluster_id": cluster.id, "candidates": []}
         candidates, table = await self._placement.rank(ctx.body["task"], config, ctx.body["optimize_target"])
         if not demand.named_cloud:
@@ -103,18 +109,7 @@ class Launch:
     async def _answer_dryrun(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         for line in prior["plan"].get("table", "").splitlines():
             ctx.say(line)
-        return {"job_id": None, "handle": None, "plan": await self._dry_plan(ctx, prior["plan"])}
-
-    async def _dry_plan(self, ctx: StepContext, planned: Mapping[str, Any]) -> dict[str, Any]:
-        """What the first candidate, or the cluster that exists, would become."""
-        replace_nodes = bool(ctx.body.get("replace_nodes"))
-        consent = ("*",) if replace_nodes else ()
-        if planned["exists"]:
-            cluster = await self._clusters.get(ctx.workspace, ctx.cluster_name)
-            after = await self._provision.intended(cluster, replace_nodes=replace_nodes)
-            return await self._planner.plan(ctx, ClusterSpec.from_json(cluster.spec), after, consent)
-        candidate = Candidate.from_json(planned["candidates"][0])
-        return await self._planner.plan(ctx, None, self._spec(ctx, read_demand(ctx.body["task"]), candidate), consent)
+        return {"job_id": None, "handle": None}
 
     async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """Choose the next candidate and write the row, before anything is made."""
@@ -141,7 +136,7 @@ class Launch:
         if ctx.body.get("retry_until_up"):
             if ctx.memory.get("waited_for") != number:
                 ctx.memory["waited_for"] = number
-                raise Park(ctx.now() + RETRY_UNTIL_UP_S, "no place has room; tries again (--retry-until-up)")
+                raise wait_for_room(ctx, ResourcesUnavailableError("no place has room"), self._retry_s)
             return
         history = [ResourcesUnavailableError(prior[f"provision#{n}"]["failed"]["message"]) for n in range(number)]
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
@@ -155,13 +150,22 @@ class Launch:
         number = int(ctx.step.partition("#")[2])
         placed = prior.get(f"place#{number}") or prior["plan"]
         demand = read_demand(ctx.body["task"])
-        return await self._provision.bring_up(
-            ctx,
-            placed["cluster_id"],
-            attempt=None if prior["plan"]["exists"] else number,
-            demand=demand,
-            replace_nodes=bool(ctx.body.get("replace_nodes")),
-        )
+        if not prior["plan"]["exists"]:
+            return await self._provision.bring_up(ctx, placed["cluster_id"], attempt=number, demand=demand)
+        resized = None
+        if ctx.body.get("resize"):
+            resized = await self._resize.prepare(ctx, placed["cluster_id"], demand)
+        try:
+            made = await self._provision.bring_up(
+                ctx, placed["cluster_id"], attempt=None, demand=demand, resized=resized
+            )
+        except ResourcesUnavailableError as error:
+            if ctx.body.get("retry_until_up"):
+                raise wait_for_room(ctx, error, self._retry_s) from error
+            raise
+        if resized is not None:
+            await self._resize.done(placed["cluster_id"])
+        return made
 
     async def _sync(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         if self._is_fast(ctx, prior):
@@ -176,11 +180,10 @@ class Launch:
     async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
-        stop = autostop_of(ctx.body, demand)
-        if stop is not None:
-            await self._clusters.change(
-                cluster.id, ("autostop", f"autodown after {stop} idle minutes"), autostop=stop, to_down=stop >= 0
-            )
+        policy = policy_of_launch(ctx.body, demand)
+        if policy is not None or demand.hooks is not None:
+            await self._autostop.apply(ctx, cluster, policy, demand.hooks)
+            await self._autostop.tell(ctx, cluster.id)
         await self._clusters.change(cluster.id, config_hash=demand.config_hash)
         no_setup = bool(ctx.body.get("no_setup")) or self._is_fast(ctx, prior)
         return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=no_setup)

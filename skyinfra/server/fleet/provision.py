@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
@@ -18,16 +17,16 @@ from skyinfra.server.fleet.down import Undertaker
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import Next, error_of, failure, next_move
 from skyinfra.server.fleet.ports import AgentError, Unreachable
+from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
 from skyinfra.store.database import Database
 
-__all__ = ["Provision", "standing"]
+__all__ = ["Provision"]
 
 SHORTAGE_S = 600.0
-PAUSES_S = (1.0, 3.0, 8.0)
 HEALTH_S = 2.0
 INIT, UP = ClusterStatus.INIT.name, ClusterStatus.UP.name
 
@@ -40,6 +39,7 @@ class Provision:
         operator: Operator,
         reach: Reach,
         undertaker: Undertaker,
+        power: Power,
         agent_version: str,
     ) -> None:
         self._db = db
@@ -47,20 +47,11 @@ class Provision:
         self._operator = operator
         self._reach = reach
         self._undertaker = undertaker
+        self._power = power
         self._agent_version = agent_version
 
     async def settle(self, ctx: StepContext) -> None:
         await self._operator.settle(ctx)
-
-    async def intended(self, cluster: Any, *, replace_nodes: bool = False) -> ClusterSpec:
-        """What a launch on this cluster asks of its stack: today's agent, and none that is dead.
-
-        With `replace_nodes`, a node whose agent was given up gets a new machine. Changes nothing.
-        """
-        spec = dataclasses.replace(ClusterSpec.from_json(cluster.spec), agent_version=self._agent_version)
-        if replace_nodes and cluster.cordoned:
-            return spec.with_slot(0, incarnation=spec.slots[0].incarnation + 1, agent_generation=0)
-        return await self._mark_dead_agents(cluster, spec) if cluster.status == UP else spec
 
     async def bring_up(
         self,
@@ -69,62 +60,51 @@ class Provision:
         *,
         attempt: int | None,
         demand: Demand | None = None,
-        replace_nodes: bool = False,
+        force: bool = False,
+        resized: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """UP when it returns `{"ok": …}`; `{"failed": …}` when another candidate should be tried.
 
-        `attempt` is None for a cluster that existed: it is never moved. `replace_nodes` consents to what would delete
-        or replace a machine. Raises the public error of any other failure.
+        `attempt` is None for a cluster that existed: it is never moved. `force`: its agent is started anew. `resized`:
+        changes of its node. Raises the public error of any other failure.
         """
         cluster = await self._clusters.by_id(cluster_id)
         assert cluster is not None, "the lane is ours, so the row cannot have gone"
-        spec = await self.intended(cluster, replace_nodes=replace_nodes)
         unchanged = demand is not None and cluster.config_hash == demand.config_hash
-        if cluster.status == UP and spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json():
+        answers = _was_running(cluster) and await self.answers(cluster)
+        if not answers and _was_running(cluster) and await self._power.seen_off(cluster):
+            ctx.say(f"Cluster {cluster.name} was stopped from outside; it is started")
+            await self._power.off(ctx, cluster, "found stopped")
+            cluster = await self._clusters.by_id(cluster_id)
+            assert cluster is not None, "a stop keeps the row"
+        spec = self._wanted(cluster, answers=answers, force=force)
+        if resized is not None:
+            spec = spec.with_slot(0, **resized)
+        if cluster.status == UP and answers and spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json():
             # Again, although it is up: the server may have died between the row and the agent's configuration.
             await self._settle_in(ctx, cluster, attempt)
             return {"ok": True, "operation": False, "unchanged": unchanged}
         await self._clusters.change(
             cluster_id, ("provision", "an operation begins"), spec=spec.to_json(), init_kind="launching", status=INIT
         )
-        result = await self._up(ctx, cluster, spec, ("*",) if replace_nodes else ())
+        result = await self._operator.up(ctx, cluster, spec)
         if result.outcome == "succeeded":
             await self._record_up(ctx, cluster, result, attempt)
-            return {"ok": True, "operation": True, "unchanged": unchanged}
-        return await self._failed(ctx, cluster, result, attempt)
+            return {"ok": True, "operation": True, "unchanged": False}
+        return await self._failed(ctx, cluster, result, attempt, spec)
 
-    async def change_spec(
-        self,
-        ctx: StepContext,
-        cluster_id: str,
-        spec: ClusterSpec,
-        consent: tuple[str, ...],
-        before: Mapping[str, Any],
-    ) -> None:
-        """One `up` to another spec, of a cluster that exists: running or stopped, it stays so. Idempotent.
-
-        `before` is what `standing` said when the request began. Raises the public error of a failure; after a refusal
-        for want of consent the cluster is as it was.
-        """
-        cluster = await self._clusters.by_id(cluster_id)
-        assert cluster is not None, "the lane is ours, so the row cannot have gone"
-        await self._clusters.change(
-            cluster_id, ("spec", "its spec changes"), spec=spec.to_json(), init_kind="launching", status=INIT
-        )
-        result = await self._up(ctx, cluster, spec, consent)
-        if result.outcome != "succeeded":
-            await self._failed(ctx, cluster, result, None, before)
-        elif spec.power == "stopped":
-            await self._clusters.change(
-                cluster_id,
-                ("stopped", "changed, and still stopped"),
-                status=ClusterStatus.STOPPED.name,
-                nodes=[dict(node) for node in result.nodes],
-                init_kind=None,
-            )
-        else:
-            await self._record_up(ctx, cluster, result, None)
-        await self._clusters.change(cluster_id, config_hash="")  # no task asked for this: the next one's setup runs
+    def _wanted(self, cluster: Any, *, answers: bool, force: bool) -> ClusterSpec:
+        """What the cluster should be now: today's agent; on, with the next boot; a dead agent's next generation."""
+        spec = dataclasses.replace(ClusterSpec.from_json(cluster.spec), agent_version=self._agent_version)
+        if spec.power == "stopped":
+            autostop = spec.autostop
+            if autostop is not None:  # as it was before the stop; its clock begins anew
+                autostop = {**autostop, "setting": autostop.get("setting", 0) + 1}
+            return dataclasses.replace(spec, power="running", boot=spec.boot + 1, autostop=autostop)
+        if _was_running(cluster) and (force or not answers):
+            # an agent that does not answer is brought back; its machine and jobs stay
+            return spec.with_slot(0, agent_generation=spec.slots[0].agent_generation + 1)
+        return spec
 
     async def answers(self, cluster: Any) -> bool:
         """Whether the head's agent is there, of the boot and generation that the spec asks for."""
@@ -135,32 +115,6 @@ class Provision:
         except (Unreachable, AgentError, TimeoutError):
             return False
         return (health.boot, health.generation) == (cluster.spec["boot"], slot["agent_generation"])
-
-    async def _mark_dead_agents(self, cluster: Any, spec: ClusterSpec) -> ClusterSpec:
-        """An agent that does not answer is brought back by raising its generation; its machine and jobs stay."""
-        if await self.answers(cluster):
-            return spec
-        generation = spec.slots[0].agent_generation + 1
-        return spec.with_slot(0, agent_generation=generation)
-
-    async def _up(self, ctx: StepContext, cluster: Any, spec: ClusterSpec, consent: tuple[str, ...]) -> OperationResult:
-        """One `up`, repeated as its failure says."""
-        pauses = iter(PAUSES_S)
-        once_more = True
-        while True:
-            result = await self._operator.run(ctx, cluster, "up", spec, consent=consent)
-            move = None if result.outcome == "succeeded" else next_move(result)
-            if move is Next.AGAIN:
-                pause = next(pauses, None)
-                if pause is not None:
-                    ctx.say(f"{result.message}; tries again in {pause:g} s")
-                    await asyncio.sleep(pause)
-                    continue
-            elif move is Next.ONCE_MORE and once_more:
-                once_more = False
-                ctx.say(f"{result.message}; recovers and tries once more")
-                continue
-            return result
 
     async def _record_up(self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None) -> None:
         nodes = [dict(node) for node in result.nodes]
@@ -185,21 +139,15 @@ class Provision:
         ctx.say(f"Cluster {cluster.name} is up")
 
     async def _failed(
-        self,
-        ctx: StepContext,
-        cluster: Any,
-        result: OperationResult,
-        attempt: int | None,
-        before: Mapping[str, Any] | None = None,
+        self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None, spec: ClusterSpec
     ) -> dict[str, Any]:
         """A cluster that never was up is taken away again, proven empty; one that was keeps what it has, in INIT."""
         ctx.say(f"Cluster {cluster.name} failed to come up: {result.message}")
         if attempt is not None:
             await self._note_failed_attempt(ctx, cluster, result, attempt)
-        if result.kind == "consent":  # nothing was done: the cluster is what it was
-            await self._clusters.change(cluster.id, ("refused", result.message), **(before or standing(cluster)))
-            raise error_of(result, cluster.name, "up")
         if cluster.ever_up:
+            if await self._power.back_to_stopped(cluster, spec, result.message):
+                raise error_of(result, cluster.name, "up")
             await self._clusters.change(
                 cluster.id, ("up_failed", result.message), init_kind="unhealthy", status_reason=result.message
             )
@@ -228,11 +176,11 @@ class Provision:
         await self._db.write(write)
 
 
-def standing(cluster: Any) -> dict[str, Any]:
-    """What a change of a cluster's spec puts back when it is refused before anything was done."""
-    return {name: getattr(cluster, name) for name in ("spec", "status", "init_kind", "status_reason")}
-
-
 def _what(slot: dict[str, Any]) -> str:
     """What a shortage is a shortage of."""
     return f"{slot['gpus'][0]}:{slot['gpus'][1]}" if slot["gpus"] else slot["instance_type"]
+
+
+def _was_running(cluster: Any) -> bool:
+    """Whether the last operation left an agent there; after a stop there is none until the next start is through."""
+    return bool(cluster.nodes) and cluster.nodes[0].get("channel") is not None

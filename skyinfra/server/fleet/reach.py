@@ -25,10 +25,11 @@ WORKDIR = "~/sky_workdir"
 
 
 class Reach:
-    def __init__(self, clusters: Clusters, connect: Connect, blobs: Blobs) -> None:
+    def __init__(self, clusters: Clusters, connect: Connect, blobs: Blobs, minute_s: float = 60.0) -> None:
         self._clusters = clusters
         self._connect = connect
         self._blobs = blobs
+        self._minute_s = minute_s
         self._known: dict[str, tuple[Any, Agent]] = {}
 
     @asynccontextmanager
@@ -53,8 +54,8 @@ class Reach:
             await agent.aclose()
 
     async def _open(self, cluster: Any) -> Agent:
-        if not cluster.nodes:
-            raise Unreachable(f"cluster {cluster.name} has no node")
+        if not cluster.nodes or cluster.nodes[0].get("channel") is None:
+            raise Unreachable(f"cluster {cluster.name} has no node that runs")
         token = await self._clusters.token(cluster.id)
         return await self._connect(cluster.nodes[0], token.reveal())
 
@@ -96,7 +97,7 @@ class Reach:
             ) from error
 
     def config_of(self, cluster: Any) -> NodeConfig:
-        """The head's place: the node table, the cluster's name, its share of the machine."""
+        """The head's place: the node table, the cluster's name, its share of the machine, and when it ends."""
         slot, nodes = cluster.spec["slots"][0], cluster.nodes
         facts = {"cluster_name": cluster.name, "cloud": cluster.spec["cloud"], "region": cluster.spec["region"]}
         table = [{"slot": n["slot"], "ip": n["internal_ip"], "port": 0} for n in nodes]
@@ -105,6 +106,9 @@ class Reach:
             cluster={**facts, "zone": None},
             cpus=slot["cpus"],
             gpus=list((nodes[0].get("gpus") or []) if nodes else []),
+            autostop=cluster.spec.get("autostop"),
+            hooks=list(cluster.spec.get("hooks") or ()),
+            minute_s=self._minute_s,
         )
 
     async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -1,5 +1,6 @@
 """``revive``, an internal request: an agent that died is brought back by raising its generation, in one `up`.
 
+If its machine is found to be stopped, that is written into the declaration instead: the cluster is STOPPED.
 At most `REVIVALS` times in `WINDOW_S`; then the node is CORDONED(agent) and the cluster is shown as unhealthy until a
 launch brings it up again.
 """
@@ -16,6 +17,7 @@ from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import error_of
 from skyinfra.server.fleet.ports import AgentError, Unreachable
+from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
@@ -29,11 +31,14 @@ INIT, UP = ClusterStatus.INIT.name, ClusterStatus.UP.name
 
 
 class Revive:
-    def __init__(self, clusters: Clusters, reach: Reach, operator: Operator, provision: Provision) -> None:
+    def __init__(
+        self, clusters: Clusters, reach: Reach, operator: Operator, provision: Provision, power: Power
+    ) -> None:
         self._clusters = clusters
         self._reach = reach
         self._operator = operator
         self._provision = provision
+        self._power = power
 
     def handler(self) -> Handler:
         steps = in_order(Step("raise", self._raise), Step("up", self._up))
@@ -47,6 +52,10 @@ class Revive:
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         if cluster is None or cluster.status != UP or await self._provision.answers(cluster):
             return {"raised": False}  # whoever had the lane before us has seen to it
+        if await self._power.seen_off(cluster):
+            ctx.say(f"Cluster {ctx.cluster_name} was stopped from outside")
+            await self._power.off(ctx, cluster, "found stopped")
+            return {"raised": False, "stopped": True}
         recent = [at for at in cluster.revivals if ctx.now() - at < WINDOW_S]
         if len(recent) >= REVIVALS:
             why = f"the agent died {len(recent)} times in {WINDOW_S / 60:g} minutes"

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from skyinfra.model.states import ClusterStatus
-from skyinfra.runtime.protocol import FINAL_STATES, HEARTBEAT_S, Event
+from skyinfra.runtime.protocol import HEARTBEAT_S, Event
 from skyinfra.server import log as server_log
 from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.expiry import Expiry
 from skyinfra.server.fleet.ports import Agent, AgentError, Unreachable
+from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.store import clusters as rows
 from skyinfra.store import jobs as mirror
@@ -39,6 +41,7 @@ class Watchers:
         db: Database,
         clusters: Clusters,
         reach: Reach,
+        power: Power,
         submit: Submit,
         minute_s: float = 60.0,
         clock: Callable[[], float] = time.time,
@@ -47,7 +50,7 @@ class Watchers:
         self._clusters = clusters
         self._reach = reach
         self._submit = submit
-        self._minute_s = minute_s
+        self._expiry = Expiry(db, clusters, power, submit, minute_s, clock)
         self._clock = clock
         self._changed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -71,10 +74,12 @@ class Watchers:
         finally:
             for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), self._expiry.close(), return_exceptions=True)
 
     async def _reconcile(self) -> None:
-        wanted = {row.id for row in await self._clusters.all() if _watched(row)}
+        rows_now = await self._clusters.all()
+        await self._expiry.look_at_stopped(rows_now)
+        wanted = {row.id for row in rows_now if _watched(row)}
         for cluster_id in [i for i, task in self._tasks.items() if i not in wanted or task.done()]:
             task = self._tasks.pop(cluster_id)
             task.cancel()
@@ -132,8 +137,7 @@ class Watchers:
                     rows.saw_events(db, cluster.id, seq)
 
             await self._db.write(write)
-        if any(event.kind in ("heartbeat", "idle") for event in events):
-            await self._maybe_go_down(cluster.id)
+        await self._expiry.heard(cluster.id, events)
 
     async def _comes_back(self, cluster_id: str) -> bool:
         """Whether the agent answers within a moment: it may only have been started anew, or the cluster be going."""
@@ -157,20 +161,6 @@ class Watchers:
             _say.warning("an agent is gone; it is brought back", cluster=cluster.name)
             await self._submit("revive", cluster, {})
 
-    async def _maybe_go_down(self, cluster_id: str) -> None:
-        """Carry out `down` when idle: every job ended, and nothing happened for the idle minutes."""
-        cluster = await self._clusters.by_id(cluster_id)
-        if cluster is None or not cluster.to_down or cluster.autostop < 0 or cluster.status != ClusterStatus.UP.name:
-            return
-        jobs = await self._db.read(lambda db: mirror.of_cluster(db, cluster_id))
-        if any(job["state"] not in FINAL_STATES for job in jobs):
-            return
-        set_at = await self._db.read(lambda db: rows.last_event_at(db, cluster_id, "autostop"))
-        idle_since = max([set_at or 0.0, cluster.launched_at or 0.0, *(job["ended_at"] or 0.0 for job in jobs)])
-        if self._clock() - idle_since >= cluster.autostop * self._minute_s:
-            _say.info("an idle cluster goes down", cluster=cluster.name)
-            await self._submit("down", cluster, {"only_if_idle": True})
-
 
 async def _read_events(agent: Agent, after: int, into: asyncio.Queue[Event | None]) -> None:
     """Reading and storing are apart, so that a slow disk does not look like a silent agent."""
@@ -182,4 +172,5 @@ async def _read_events(agent: Agent, after: int, into: asyncio.Queue[Event | Non
 
 
 def _watched(row: Any) -> bool:
-    return row.status == ClusterStatus.UP.name and bool(row.nodes) and row.cordoned is None
+    on = row.status == ClusterStatus.UP.name and row.spec["power"] == "running"
+    return on and bool(row.nodes) and row.cordoned is None

@@ -28,10 +28,25 @@ STEPS: dict[str, tuple[str, ...]] = {
         "request.launch.submit",
     ),
     "exec": ("request.exec.check", "request.exec.sync", "request.exec.submit"),
-    "down": ("request.down.find", "request.down.drain", "request.down.destroy", "request.down.forget"),
+    "down": (
+        "request.down.find",
+        "request.down.drain",
+        "request.down.hooks",
+        "request.down.destroy",
+        "request.down.forget",
+    ),
+    "stop": ("request.stop.find", "request.stop.drain", "request.stop.hooks", "request.stop.power"),
+    "start": ("request.start.find", "request.start.up", "request.start.settle"),
+    "autostop": ("request.autostop.set", "request.autostop.tell"),
+    "expire": (
+        "request.expire.find",
+        "request.expire.drain",
+        "request.expire.hooks",
+        "request.expire.power",
+        "request.expire.destroy",
+        "request.expire.forget",
+    ),
     "cancel": ("request.cancel.cancel",),
-    "diff": ("request.diff.compare",),
-    "rollback": ("request.rollback.find", "request.rollback.plan", "request.rollback.up"),
     "revive": ("request.revive.raise", "request.revive.up"),
 }
 

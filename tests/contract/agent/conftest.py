@@ -33,6 +33,7 @@ REPLIES = (
     ("GET", r"/jobs(\?.*)?", "Jobs"),
     ("GET", r"/jobs/\d+", "JobRow"),
     ("POST", r"/jobs/\d+/cancel", "JobRow"),
+    ("POST", r"/hooks", "HooksRun"),
 )
 
 

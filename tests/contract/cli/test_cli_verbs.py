@@ -48,6 +48,7 @@ def test_launch_shows_progress_and_markers_on_stderr_and_only_the_log_on_stdout(
         "Job ID: 1, cluster: c",
         "  its log:   skyinfra logs c 1",
         "  all jobs:  skyinfra queue c",
+        "  stop:      skyinfra stop c",
         "  remove:    skyinfra down c",
     ]
     assert screen.code == 0

@@ -48,7 +48,7 @@ def test_the_sdk_module_has_the_verbs() -> None:
         _ = sdk.nope
 
 
-@pytest.mark.parametrize(("verb", "args"), [("stop", ["c"]), ("autostop", ["c", 5])])
+@pytest.mark.parametrize(("verb", "args"), [("storage_ls", []), ("storage_delete", ["s"])])
 def test_a_verb_that_is_not_here_yet_says_so(verb: str, args: list[object]) -> None:
     with pytest.raises(sky.exceptions.NotSupportedError, match=f"sky.{verb} is not in skyinfra yet"):
         getattr(sky, verb)(*args)

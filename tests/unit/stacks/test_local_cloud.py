@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 
 import pytest
 
@@ -154,3 +155,47 @@ def test_the_record_is_plain_json_with_the_tags(home):
     machine = machines.create(home, declared(server="s", workspace="w"), SETTINGS)
     record = json.loads((home.nodes / machine.id / "machine.json").read_text())
     assert {record[tag] for tag in ("server", "workspace", "cluster")} == {"s", "w", "c-abcdef"}
+
+
+def test_a_stopped_machine_keeps_its_disk_and_holds_no_gpu(home):
+    home.root.mkdir()
+    (home.root / "local.yaml").write_text("{cpus: 4, memory_gb: 8, gpus: {H100: 1}}")
+    wanted = declared(gpus=("H100", 1))
+    machine = machines.create(home, wanted, load_settings(home))
+    kept = machines.folder(home, machine.id) / "home" / "kept"
+    kept.write_text("data")
+    stopped = machines.update(home, machine.id, dataclasses.replace(wanted, power="stopped"))
+    assert (stopped.power, stopped.devices, kept.read_text()) == ("stopped", (), "data")
+    other = dataclasses.replace(wanted, cluster="other-abcdef")
+    machines.create(home, other, load_settings(home))
+    with pytest.raises(CloudError, match="0 of 1 are free") as caught:
+        machines.update(home, machine.id, wanted)
+    assert caught.value.kind == "capacity"
+    assert machines.load(home, machine.id).power == "stopped", "a start that failed leaves it off"
+    machines.delete(home, "other-abcdef-0-0")
+    assert machines.update(home, machine.id, wanted).devices == ("0",)
+
+
+def test_a_stop_asks_nothing_of_the_host(home):
+    machine = machines.create(home, declared(cpus=4), SETTINGS)
+    (home.root / "local.yaml").write_text("{cpus: 1, errors: [{kind: capacity, message: full}]}")
+    assert machines.update(home, machine.id, declared(cpus=4, power="stopped")).power == "stopped"
+    with pytest.raises(CloudError, match="this host has 1"):
+        machines.update(home, machine.id, declared(cpus=4))
+
+
+def test_a_node_that_ended_itself_is_seen_stopped_until_it_is_started(home):
+    machine = machines.create(home, declared(), SETTINGS)
+    record = machines.agent_dir(home, machine.id) / "poweroff.json"
+    record.write_text('{"why": "autostop"}')
+    assert [(seen["state"], seen["stopped_by"]) for seen in observe(home)] == [("stopped", "autostop")]
+    marker = machines.agent_marker(home, machine.id)
+    alive = subprocess.Popen(["sleep", "60"], env=dict([marker.split("=", 1)]))
+    try:
+        assert observe(home)[0]["state"] == "running", "something of it still runs"
+    finally:
+        alive.kill()
+        alive.wait()
+    machines.update(home, machine.id, declared())
+    assert not record.exists()
+    assert observe(home)[0]["state"] == "running"

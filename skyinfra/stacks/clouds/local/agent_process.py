@@ -67,6 +67,7 @@ def ensure_running(home: Home, wanted: Wanted, token: str | None, cancelled: Cal
     boundary("provider.agent.create.before")
     shut_down(home, wanted.machine_id)
     _install(home, wanted, state, token)
+    (state / "poweroff.json").unlink(missing_ok=True)  # it says nothing any more about a node that runs
     process = _start(home, wanted, machine, state)
     boundary("provider.agent.create.made")
     _await_ready(home, wanted, token, process, cancelled)

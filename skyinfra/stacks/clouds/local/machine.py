@@ -5,7 +5,7 @@
     nodes/<cluster>-<slot>-<incarnation>/   0700
         machine.json    the record: tags, id, address, size, power; written before anything else
         home/           the node's HOME
-        agent/          the agent's state folder (token, agent.pyz, agent.json, agent.log, ledger, jobs)
+        agent/          the agent's state folder (token, agent.pyz, agent.json, agent.log, ledger, jobs, poweroff.json)
 
 Every act is idempotent and leaves, wherever it is killed, something that `observe` still attributes to its cluster.
 Refuses to touch a folder whose name is not the id it was given.
@@ -119,12 +119,19 @@ def load(home: Home, identifier: str) -> Machine | None:
     return Machine(**{**raw, "gpus": gpus, "devices": tuple(raw.get("devices") or ())})
 
 
+def stopped_itself(home: Home, identifier: str) -> bool:
+    """Whether the node ended all it ran, as a machine that was shut down from inside; its record does not know it."""
+    return (agent_dir(home, identifier) / "poweroff.json").exists() and not processes.marked(
+        agent_marker(home, identifier)
+    )
+
+
 def _save(home: Home, machine: Machine) -> None:
     write_json(folder(home, machine.id) / "machine.json", asdict(machine))
 
 
 def refuse_impossible(home: Home, declared: Declared) -> LocalSettings:
-    """Raises `CloudError` before anything is made: an image, or more than this host has."""
+    """Raises `CloudError` before anything is made or started: an image, or more than this host has."""
     if declared.image:
         raise CloudError("user", f"the local cloud runs no images (asked for {declared.image})", "local")
     try:
@@ -198,17 +205,30 @@ def _finish(home: Home, machine: Machine, declared: Declared, settings: LocalSet
 
 def update(home: Home, identifier: str, declared: Declared) -> Machine:
     """Bring an existing machine to what is declared: size and power. Raises `CloudError`, also when it is gone."""
-    settings = refuse_impossible(home, declared)
     machine = load(home, identifier)
     if machine is None:
         raise CloudError("transient", f"machine {identifier} is gone from {home.nodes}", "local")
-    boundary("provider.machine.update.before")
     if declared.power == "stopped":
-        stop(home, identifier)
+        return _power_off(home, machine)
+    settings = refuse_impossible(home, declared)
+    boundary("provider.machine.update.before")
+    (agent_dir(home, identifier) / "poweroff.json").unlink(missing_ok=True)
     boundary("provider.machine.update.made")
     machine = _finish(home, machine, declared, settings)
     boundary("provider.machine.update.recorded")
     return machine
+
+
+def _power_off(home: Home, machine: Machine) -> Machine:
+    """A stopped machine keeps its disk and its size, and holds no GPU."""
+    boundary("provider.machine.stop.before")
+    stop(home, machine.id)
+    release_gpus(home, machine.id)
+    boundary("provider.machine.stop.made")
+    stopped = replace(machine, devices=(), power="stopped", state="ready")
+    _save(home, stopped)
+    boundary("provider.machine.stop.recorded")
+    return stopped
 
 
 def stop(home: Home, identifier: str) -> None:

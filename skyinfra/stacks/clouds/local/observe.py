@@ -18,8 +18,9 @@ _ID = re.compile(r"(?P<cluster>.+)-(?P<slot>\d+)-(?P<incarnation>\d+)")
 def observe(home: Home, cluster: str | None = None) -> list[dict[str, Any]]:
     """Machines of the cluster (its stack name), or all: ``{cluster, slot, incarnation, id, state, …}``, by slot.
 
-    `state` is ``running``, ``stopped``, ``creating`` or ``deleting``; `agent` says whether its agent's process lives. A
-    folder without a record (a Create killed before it) is attributed by its name.
+    `state` is ``running``, ``stopped``, ``creating`` or ``deleting``; `stopped_by` is ``autostop`` when the node ended
+    itself; `agent` says whether its agent's process lives. A folder without a record (a Create killed before it) is
+    attributed by its name.
     """
     if not home.nodes.is_dir():
         return []
@@ -29,7 +30,7 @@ def observe(home: Home, cluster: str | None = None) -> list[dict[str, Any]]:
         if match is None or (cluster is not None and match["cluster"] != cluster):
             continue
         machine = machines.load(home, place.name)
-        state = "creating" if machine is None else machine.power if machine.state == "ready" else machine.state
+        state = _state(home, machine)
         found.append(
             {
                 "cluster": match["cluster"],
@@ -42,10 +43,23 @@ def observe(home: Home, cluster: str | None = None) -> list[dict[str, Any]]:
                 "spot": machine.spot if machine else False,
                 "workspace": machine.workspace if machine else "",
                 "server": machine.server if machine else "",
+                "stopped_by": "autostop" if _stopped_itself(home, machine) else None,
                 "agent": "alive" if agent_alive(home, place.name) else "dead",
             }
         )
     return sorted(found, key=lambda seen: (seen["cluster"], seen["slot"], seen["incarnation"]))
+
+
+def _stopped_itself(home: Home, machine: machines.Machine | None) -> bool:
+    return machine is not None and machine.state == "ready" and machines.stopped_itself(home, machine.id)
+
+
+def _state(home: Home, machine: machines.Machine | None) -> str:
+    if machine is None:
+        return "creating"
+    if machine.state != "ready":
+        return machine.state
+    return "stopped" if machine.power == "running" and machines.stopped_itself(home, machine.id) else machine.power
 
 
 def agent_alive(home: Home, identifier: str) -> bool:

@@ -5,7 +5,7 @@
    cpus: 8                  # default: the host's
    memory_gb: 16            # default: the host's
    gpus: {H100: 8}          # default: what nvidia-smi lists
-   errors:                  # the first `count` creates that match fail so
+   errors:                  # the first `count` creates (starts count as such) that match fail so
      - {on: create, kind: capacity, message: no capacity today, count: 1, slot: 0}
 """
 
