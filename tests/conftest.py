@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,12 @@ from skyinfra.testing.world import World
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find the engine before tests change HOME; never touch the user's own state folder."""
+    """Find the engine before tests change HOME; never touch the user's own state folder; pass Ctrl-C on to children.
+
+    A shell starts background commands with SIGINT ignored, and that is inherited through every exec.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from skyinfra.stacks import engine
 
     if (found := engine.find_engine(os.environ)) is not None:

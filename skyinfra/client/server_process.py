@@ -26,6 +26,7 @@ from skyinfra.runtime.boundary import boundary
 __all__ = ["command", "end", "run_in_foreground", "scrubbed", "start"]
 
 READY_S = 60.0
+ENDING_S = 2.0
 RECORD_S = 20.0
 LOG_TAIL_LINES = 8
 
@@ -141,10 +142,13 @@ def _spawn_and_wait(home: Home, argv: list[str]) -> None:
         word, _, rest = _read_line(pipe, READY_S).partition(" ")
     if word == "ready":
         return
+    try:
+        code = child.wait(ENDING_S)  # it says why on the pipe and in its log; the log is whole when it has ended
+    except subprocess.TimeoutExpired:
+        code = None
     if word == "error":
         raise _failed(home, rest)
     if word == "":
-        code = child.poll()
         if code == 3 or endpoint.read_server(home) is not None:
             return  # another server owns this folder and is coming up: its record is awaited next
         raise _failed(home, "the API server did not start" + (f" (exit code {code})" if code is not None else ""))

@@ -168,9 +168,7 @@ class Launch:
         return made
 
     async def _sync(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
-        if self._is_fast(ctx, prior):
-            return {"synced": []}
-        cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
+        cluster = await self._reachable(ctx)
         blobs = ctx.body.get("blobs") or {}
         synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, blobs))
         if synced:
@@ -178,7 +176,7 @@ class Launch:
         return {"synced": synced}
 
     async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
-        cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
+        cluster = await self._reachable(ctx)
         demand = read_demand(ctx.body["task"])
         policy = policy_of_launch(ctx.body, demand)
         if policy is not None or demand.hooks is not None:
@@ -187,6 +185,15 @@ class Launch:
         await self._clusters.change(cluster.id, config_hash=demand.config_hash)
         no_setup = bool(ctx.body.get("no_setup")) or self._is_fast(ctx, prior)
         return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=no_setup)
+
+    async def _reachable(self, ctx: StepContext) -> Any:
+        """The cluster that was brought up. When this step has parked because its agent did not answer, the agent is
+        brought back first: the lane is ours, so nobody else can do it."""
+        cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
+        if not self._reach.has_waited(ctx):
+            return cluster
+        await self._provision.bring_up(ctx, cluster.id, attempt=None)
+        return await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
 
     def _is_fast(self, ctx: StepContext, prior: Mapping[str, Any]) -> bool:
         """`--fast` on a cluster that was up, with nothing changed that provisioning and setup depend on."""

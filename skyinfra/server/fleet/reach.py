@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 30.0
 ASK_AGAIN_S = 0.5
+WAITING = "unreachable_since"
 WORKDIR = "~/sky_workdir"
 
 
@@ -76,9 +77,11 @@ class Reach:
         """
         try:
             async with self.head(cluster) as agent:
-                return await call(agent)
+                result = await call(agent)
+            ctx.memory.pop(WAITING, None)  # the next silence gets the whole patience again
+            return result
         except Unreachable as error:
-            since = ctx.memory.setdefault("unreachable_since", ctx.now())
+            since = ctx.memory.setdefault(WAITING, ctx.now())
             if ctx.now() - since < PATIENCE_S:
                 raise Park(ctx.now() + ASK_AGAIN_S, f"waits for the agent of {cluster.name}: {error}") from error
             raise with_hint(
@@ -95,6 +98,11 @@ class Reach:
             raise ClusterNotUpError(
                 f"Cluster '{cluster.name}' takes no new jobs: it is going down.", ClusterStatus.UP, handle_of(cluster)
             ) from error
+
+    @staticmethod
+    def has_waited(ctx: StepContext) -> bool:
+        """Whether this request's step has parked because nobody answered, and nobody has since."""
+        return WAITING in ctx.memory
 
     def config_of(self, cluster: Any) -> NodeConfig:
         """The head's place: the node table, the cluster's name, its share of the machine, and when it ends."""

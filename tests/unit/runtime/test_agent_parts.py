@@ -128,11 +128,11 @@ def test_a_tail_begins_at_the_nth_line_from_the_end(tmp_path, text):
     assert logs.tail_offset(str(tmp_path / "none"), 3) == 0
 
 
-def test_links_inside_the_tree_are_fine_and_those_that_leave_it_are_named():
-    inside = tarfile.TarInfo("a/b/link")
-    inside.type, inside.linkname = tarfile.SYMTYPE, "../../c"
-    check_members([inside])
-    outside = tarfile.TarInfo("a/b/out")
-    outside.type, outside.linkname = tarfile.SYMTYPE, "../../../c"
+def test_symbolic_links_may_point_anywhere_and_hard_links_that_leave_the_tree_are_named():
+    symbolic = tarfile.TarInfo("a/b/link")
+    symbolic.type, symbolic.linkname = tarfile.SYMTYPE, "../../../c"
+    check_members([symbolic])
+    hard = tarfile.TarInfo("a/b/out")
+    hard.type, hard.linkname = tarfile.LNKTYPE, "../c"
     with pytest.raises(UnsafePath, match="a/b/out"):
-        check_members([inside, outside])
+        check_members([symbolic, hard])
