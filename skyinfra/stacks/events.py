@@ -11,7 +11,7 @@ from typing import Any
 
 from skyinfra.stacks.operation import Changes
 
-__all__ = ["Planned", "Summary", "Told", "translate"]
+__all__ = ["Cause", "Planned", "Summary", "Told", "translate"]
 
 _MARKUP = re.compile(r"<\{%.*?%\}>")
 #: What a step of a resource waits for, in a user's words; shown behind its live line.
@@ -35,12 +35,23 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """An input whose change is why a resource is updated, or, with `replaces`, made anew."""
+
+    property: str
+    before: Any
+    after: Any
+    replaces: bool = False
+
+
+@dataclass(frozen=True)
 class Planned:
     """A step the engine takes, or in a preview would take."""
 
     urn: str
     op: str
     type: str
+    causes: tuple[Cause, ...] = ()
 
 
 @dataclass
@@ -84,11 +95,21 @@ def _quiet(metadata: dict[str, Any]) -> bool:
 
 
 def _step(metadata: dict[str, Any], summary: Summary, kind: str) -> Told | None:
-    summary.steps.append(Planned(metadata["urn"], metadata["op"], metadata["type"]))
+    summary.steps.append(Planned(metadata["urn"], metadata["op"], metadata["type"], _causes(metadata)))
     if _quiet(metadata):
         return None
     waits_for = _WAITS_FOR.get((metadata["type"], metadata["op"]), "") if kind == "began" else ""
     return Told(kind, metadata["urn"], metadata["op"], waits_for)
+
+
+def _causes(metadata: dict[str, Any]) -> tuple[Cause, ...]:
+    """What the provider's diff named; the engine gives a replacement's reasons as `keys`."""
+    replaces: list[str] = metadata.get("keys") or []
+    diffs: list[str] = metadata.get("diffs") or []
+    names = dict.fromkeys([*diffs, *replaces])
+    before = (metadata.get("old") or {}).get("inputs") or {}
+    after = (metadata.get("new") or {}).get("inputs") or {}
+    return tuple(Cause(name, before.get(name), after.get(name), name in replaces) for name in names)
 
 
 def _diagnostic(value: dict[str, Any], summary: Summary) -> Told | None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from skyinfra.stacks import processes
 from skyinfra.stacks.files import make_private_dir
 from skyinfra.stacks.folder import OperationFolder
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
+from skyinfra.stacks.settings import BadSetting, load_settings
 
 __all__ = ["CANCEL_WAIT_S", "Launcher"]
 
@@ -43,6 +45,7 @@ class Launcher:
         self._home = home
         self._want_spare = spare
         self._env = worker_env(home, env)
+        self._given_env = env
         self._spare: Process | None = None
         self._running: dict[str, Process] = {}
         self._stopping = False
@@ -115,6 +118,10 @@ class Launcher:
         result = await asyncio.to_thread(folder.result)
         return result if result is not None and result.fence == request.fence else None
 
+    async def forget(self, operation_id: str) -> None:
+        """Remove the folder of an operation that has ended. Idempotent."""
+        await asyncio.to_thread(shutil.rmtree, OperationFolder(self._home, operation_id).path, ignore_errors=True)
+
     # below: processes -------------------------------------------------------------------------------------------------
 
     async def _begin(
@@ -133,7 +140,7 @@ class Launcher:
             # On disk before the worker knows what to do: whatever happens next, `settle` finds whom to end.
             await asyncio.to_thread(folder.write_worker, identity)
         boundary("launcher.send.before")
-        message = json.dumps({"request": request.to_json(), "env": dict(env)})
+        message = json.dumps({"request": request.to_json(), "env": {**self._credentials(), **env}})
         assert process.stdin is not None, "spawned with a pipe"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: `run` sees no result, and says so
             process.stdin.write(message.encode() + b"\n" + json.dumps(dict(secrets)).encode() + b"\n")
@@ -141,6 +148,13 @@ class Launcher:
         _close_input(process)
         boundary("launcher.send.made")
         return process, asyncio.Event()
+
+    def _credentials(self) -> dict[str, str]:
+        """For the engine's backend and secrets provider alone; they reach the worker on its pipe, never a spare."""
+        try:
+            return load_settings(self._home, self._given_env).credentials(self._given_env)
+        except BadSetting:
+            return {}  # the worker reads the same file, and its result says what is wrong
 
     async def _follow(self, process: Process, on_event: OnEvent, began: asyncio.Event) -> int:
         assert process.stdout is not None, "spawned with a pipe"

@@ -108,6 +108,10 @@ class OperationResult:
     changes: Changes = field(default_factory=Changes)
     nodes: tuple[dict[str, Any], ...] = ()
     leftovers: tuple[str, ...] = ()
+    plan: tuple[dict[str, Any], ...] = ()
+    """Of a preview: what would become of each resource, see `plan.plan_of`."""
+    resources: tuple[dict[str, Any], ...] | None = None
+    """What the stack holds afterwards: `[{urn, type, name, id, inputs}]`; None when the operation cannot tell."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -120,5 +124,7 @@ class OperationResult:
                 "changes": Changes(**value.get("changes", {})),
                 "nodes": tuple(value.get("nodes") or ()),
                 "leftovers": tuple(value.get("leftovers") or ()),
+                "plan": tuple(value.get("plan") or ()),
+                "resources": None if value.get("resources") is None else tuple(value["resources"]),
             }
         )

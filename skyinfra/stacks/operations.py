@@ -19,17 +19,19 @@ from typing import Any
 from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks import program
-from skyinfra.stacks.backend import FileBackend, State, StateUnreadable
+from skyinfra.stacks.backend import FileBackend, State, StateUnreadable, open_backend
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.consent import unasked
 from skyinfra.stacks.engine_call import EngineCall, Outcome
 from skyinfra.stacks.errors import classify, is_shortage
 from skyinfra.stacks.events import Summary, Told
 from skyinfra.stacks.operation import Changes, OperationRequest, OperationResult
+from skyinfra.stacks.plan import plan_of, resources_of
 from skyinfra.stacks.provider.server import build_servicer
 from skyinfra.stacks.recovery import Action, apply_to_state, plan_recovery
 from skyinfra.stacks.seize import StackHeld, seize
-from skyinfra.stacks.workspace import backend_folder, engine_env, prepare_home, write_project
+from skyinfra.stacks.settings import BadSetting, load_settings
+from skyinfra.stacks.workspace import engine_env, prepare_home, write_project
 
 __all__ = ["Operations"]
 
@@ -59,7 +61,8 @@ class Operations:
         self._token = agent_token
         self._tell = tell
         self._env = engine_env(home)
-        self._backend = FileBackend(backend_folder(home))
+        self._settings = load_settings(home)
+        self._backend = open_backend(self._settings)
         self._cloud = request.spec.cloud if request.spec else "local"
         self._call: EngineCall | None = None
         self._cancelled = False
@@ -86,8 +89,8 @@ class Operations:
             return replace(refused.result, fence=self._request.fence)
         except StackHeld as exc:
             return OperationResult("failed", self._request.fence, "engine", str(exc))
-        except StateUnreadable as exc:
-            return OperationResult("failed", self._request.fence, "engine", str(exc))
+        except BadSetting as exc:
+            return OperationResult("failed", self._request.fence, "user", str(exc))
         finally:
             shutil.rmtree(self._project, ignore_errors=True)
 
@@ -113,13 +116,16 @@ class Operations:
         return result
 
     def _init(self) -> None:
-        """A new stack. Its settings file then holds the salt, and the configuration is added to it."""
+        """A new stack. Its settings file then says how it is sealed, and the configuration is added to it."""
         boundary("worker.init.before")
-        outcome = self._plain(["stack", "init", self._stack, "--no-select", "--secrets-provider", "passphrase"])
+        outcome = self._plain(self._init_words(self._settings.secrets_provider))
         boundary("worker.init.made")
         if not outcome.ok:
             raise _Refused(self._failed(outcome))
         self._write_project(self._backend.load(self._stack))
+
+    def _init_words(self, secrets_provider: str) -> list[str]:
+        return ["stack", "init", self._stack, "--no-select", "--secrets-provider", secrets_provider]
 
     def _require_consent(self, summary: Summary) -> None:
         urns = unasked(summary.steps, self._request.consent)
@@ -137,18 +143,38 @@ class Operations:
     # preview, refresh -------------------------------------------------------------------------------------------------
 
     def _preview(self) -> OperationResult:
-        """On a stack that does not exist, in a scratch backend: a preview leaves nothing."""
-        state = self._backend.load(self._stack)
+        """On a throw-away copy of the stack as recovery would leave it: nothing is changed, nothing is left.
+
+        The copy is sealed with our passphrase when there is no stack yet: nobody's key service is asked for a preview.
+        """
+        state = self._readable()
+        if state is not None:
+            actions = plan_recovery(state, self._observe(), self._request.spec, down=False)
+            state = State(apply_to_state(state, actions, self._observe()) or state.deployment)
         self._write_project(state)
+        scratch = self._project / "backend"
+        scratch.mkdir()
+        self._env = {**self._env, "PULUMI_BACKEND_URL": f"file://{scratch}"}
+        copy = FileBackend(scratch)
         if state is None:
-            scratch = self._project / "backend"
-            scratch.mkdir()
-            self._env = {**self._env, "PULUMI_BACKEND_URL": f"file://{scratch}"}
-            words = ["stack", "init", self._stack, "--no-select", "--secrets-provider", "passphrase"]
-            self._require(self._plain(words))
-            self._write_project(FileBackend(scratch).load(self._stack))
+            self._require(self._plain(self._init_words("passphrase")))
+            self._write_project(copy.load(self._stack))
+        else:
+            copy.put(self._stack, state.deployment)
         outcome = self._update("preview", ["--suppress-outputs"], preview=True)
-        return self._succeeded(outcome.summary) if outcome.ok else self._failed(outcome)
+        if not outcome.ok:
+            return self._failed(outcome)
+        plan = tuple(plan_of(outcome.summary.steps, self._request.consent))
+        version = self._backend.version(self._stack)
+        return OperationResult("succeeded", version=version, changes=outcome.summary.changes, plan=plan)
+
+    def _readable(self) -> State | None:
+        """The state as `_load_or_restore` would give it, without writing anything."""
+        try:
+            return self._backend.load(self._stack)
+        except StateUnreadable:
+            found = self._backend.last_readable(self._stack)
+            return found[1] if found else None
 
     def _refresh(self) -> OperationResult:
         if self._recovered() is None:
@@ -164,11 +190,7 @@ class Operations:
     def _destroy(self) -> OperationResult:
         """Gone means: the engine says so, the cloud shows nothing by tag, and the backend holds no file of it."""
         outcome = None
-        try:
-            state = self._recovered(down=True)
-        except StateUnreadable as exc:
-            self._tell(Told("recover", text=f"{exc}; going by what the cloud shows"))
-            state = None
+        state = self._recovered(down=True)
         if state is not None:
             boundary("worker.destroy.before")
             words = ["--yes", "--skip-preview", "--remove", "--continue-on-error", "--suppress-outputs"]
@@ -193,7 +215,7 @@ class Operations:
             )
         if outcome is not None and not outcome.ok:
             return self._failed(outcome)
-        return OperationResult("succeeded", changes=changes)
+        return OperationResult("succeeded", changes=changes, resources=())
 
     def _delete_strays(self, why: str) -> tuple[list[str], list[str]]:
         """Delete whatever the cloud shows of this cluster; the names of what would not go, and why."""
@@ -220,7 +242,7 @@ class Operations:
         )
 
     def _recovered(self, down: bool = False) -> State | None:
-        """The stack's state, made right; the project folder is ready then. Raises `StackHeld`, `StateUnreadable`."""
+        """The stack's state, made right; the project folder is ready then. Raises `StackHeld`."""
         seize(self._home, self._backend, self._stack, self._tell)
         state = self._load_or_restore()
         observed = self._observe()
@@ -239,8 +261,10 @@ class Operations:
         try:
             return self._backend.load(self._stack)
         except StateUnreadable as exc:
-            kept = self._backend.restore_previous(self._stack)
-            self._tell(Told("recover", text=f"{exc}; went back to the checkpoint before it, kept {kept.name}"))
+            used = self._backend.restore_previous(self._stack)
+            went = f"went back to the checkpoint before it ({used})" if used else "there is none before it"
+            without = "" if used else "; going by what the cloud shows"
+            self._tell(Told("recover", text=f"{exc}; {went}, kept it as {self._stack}.json.corrupt{without}"))
             return self._backend.load(self._stack)
 
     def _carry_out(self, plan: list[Action], state: State | None, observed: list[dict[str, Any]]) -> None:
@@ -272,7 +296,7 @@ class Operations:
         return self._cloud_module("observe").observe(self._home, self._stack)
 
     def _write_project(self, state: State | None) -> None:
-        write_project(self._project, self._stack, self._request.spec, state.salt if state else None)
+        write_project(self._project, self._stack, self._request.spec, state.secrets_provider if state else {})
 
     def _new_call(self, stop_on: Callable[[Summary], bool] = lambda _: False) -> EngineCall:
         env = {key: value for key, value in self._env.items() if key != "SKYINFRA_PROVIDER_PORT"}
@@ -304,7 +328,13 @@ class Operations:
     def _succeeded(self, summary: Summary) -> OperationResult:
         state = self._backend.load(self._stack) or State()
         version = self._backend.version(self._stack)
-        return OperationResult("succeeded", version=version, changes=summary.changes, nodes=tuple(state.nodes))
+        return OperationResult(
+            "succeeded",
+            version=version,
+            changes=summary.changes,
+            nodes=tuple(state.nodes),
+            resources=tuple(resources_of(state)),
+        )
 
     def _failed(self, outcome: Outcome) -> OperationResult:
         detail = "\n".join([*outcome.summary.errors, outcome.stderr.strip()])[-8000:]
@@ -313,6 +343,15 @@ class Operations:
             message = "its deadline passed" if outcome.late else "it was cancelled"
             if outcome.killed:
                 message += "; the engine did not end in time and was killed"
-            return OperationResult("cancelled", message=message, detail=detail, version=version, changes=changes)
+            return OperationResult(
+                "cancelled", message=message, detail=detail, version=version, changes=changes, resources=self._held()
+            )
         kind, message = classify(self._cloud, outcome.summary.errors, f"{outcome.stderr}\n{outcome.stdout}")
-        return OperationResult("failed", 0, kind, message, detail, version, changes)
+        return OperationResult("failed", 0, kind, message, detail, version, changes, resources=self._held())
+
+    def _held(self) -> tuple[dict[str, Any], ...] | None:
+        """What a failed operation left in the stack; None when a kill left a checkpoint that cannot be read."""
+        try:
+            return tuple(resources_of(self._backend.load(self._stack) or State()))
+        except StateUnreadable:
+            return None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks import processes
-from skyinfra.stacks.backend import FileBackend, Lock
+from skyinfra.stacks.backend import Backend, Lock
 from skyinfra.stacks.events import Told
 
 __all__ = ["StackHeld", "seize"]
@@ -24,7 +24,7 @@ class StackHeld(Exception):
     """Somebody alive, or beyond our sight, holds the stack's lock."""
 
 
-def seize(home: Home, backend: FileBackend, stack: str, tell: Callable[[Told], None]) -> None:
+def seize(home: Home, backend: Backend, stack: str, tell: Callable[[Told], None]) -> None:
     """The stack has no lock when this returns. Raises `StackHeld`."""
     for lock in backend.locks(stack):
         _end_owner(home, lock)

@@ -25,7 +25,7 @@ from skyinfra.stacks.events import Told
 from skyinfra.stacks.folder import EventLog, OperationFolder
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 from skyinfra.stacks.processes import me
-from skyinfra.stacks.workspace import BadSetting
+from skyinfra.stacks.settings import BadSetting
 
 __all__ = ["main"]
 

@@ -14,19 +14,19 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from skyinfra.model.home import Home
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.stacks.files import make_private_dir, write_atomic
+from skyinfra.stacks.settings import load_settings
 
 __all__ = [
     "PROJECT",
     "PROVIDER_VERSION",
-    "BadSetting",
-    "backend_folder",
-    "backend_url",
     "engine_env",
     "prepare_home",
+    "secrets_lines",
     "write_project",
 ]
 
@@ -50,23 +50,6 @@ _FIXED = {
 }
 
 
-class BadSetting(ValueError):
-    """A setting of the user's that cannot be honoured."""
-
-
-def backend_url(home: Home, env: Mapping[str, str] = os.environ) -> str:
-    """`SKYINFRA_BACKEND_URL`, else the folder ``stacks/``."""
-    return env.get("SKYINFRA_BACKEND_URL") or f"file://{home.backend}"
-
-
-def backend_folder(home: Home, env: Mapping[str, str] = os.environ) -> Path:
-    """Where a ``file://`` backend lies. Raises `BadSetting` for any other kind: its states are not read yet."""
-    url = backend_url(home, env)
-    if not url.startswith("file:///"):
-        raise BadSetting(f"SKYINFRA_BACKEND_URL is {url}; this release reads states of file:/// backends only")
-    return Path(url.removeprefix("file://"))
-
-
 def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of every engine process: the caller's without its Pulumi settings, and ours."""
     foreign = {name for name in env if name.startswith("PULUMI_") and name != "PULUMI_ACCESS_TOKEN"}
@@ -75,14 +58,15 @@ def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str
         **_FIXED,
         "SKYINFRA_HOME": str(home.root),
         "PULUMI_HOME": str(home.pulumi_home),
-        "PULUMI_BACKEND_URL": backend_url(home, env),
+        "PULUMI_BACKEND_URL": load_settings(home, env).backend_url,
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(home.passphrase),
     }
 
 
 def prepare_home(home: Home) -> None:
     """Folders, passphrase and plugin; cheap when they are there. Two processes at once agree on one passphrase."""
-    for path in (home.root, home.pulumi_home, backend_folder(home), home.passphrase.parent):
+    folder = load_settings(home).folder
+    for path in (home.root, home.pulumi_home, home.passphrase.parent, *([folder] if folder else [])):
         make_private_dir(path)
     if not home.passphrase.exists():
         mine = home.passphrase.with_name(f".passphrase.{os.getpid()}")
@@ -115,16 +99,23 @@ def plugin_script(python: str) -> str:
     )
 
 
-def write_project(folder: Path, stack: str, spec: ClusterSpec | None, salt: str | None) -> None:
-    """The project folder of one operation. `salt` is the stack's encryption salt, from its state (None: a new one)."""
+def write_project(folder: Path, stack: str, spec: ClusterSpec | None, secrets_provider: Mapping[str, Any]) -> None:
+    """The project folder of one operation. `secrets_provider` is the state's own (empty: a new stack gets one)."""
     make_private_dir(folder)
     (folder / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-    lines = [f"encryptionsalt: {json.dumps(salt)}"] if salt else []
+    lines = secrets_lines(secrets_provider)
     if spec is not None:
         # JSON is YAML, and the spec's text as one string is what Pulumi keeps of an object anyway.
         lines += ["config:", f"  {CONFIG_KEY}: {json.dumps(canonical(spec))}"]
     if lines:
         write_atomic(folder / f"Pulumi.{stack}.yaml", ("\n".join(lines) + "\n").encode())
+
+
+def secrets_lines(provider: Mapping[str, Any]) -> list[str]:
+    """How a stack's settings file names what its state is sealed with: a salt, or a key service and its wrapped key."""
+    state = provider.get("state") or {}
+    names = {"salt": "encryptionsalt", "url": "secretsprovider", "encryptedkey": "encryptedkey"}
+    return [f"{name}: {json.dumps(state[key])}" for key, name in names.items() if state.get(key)]
 
 
 def canonical(spec: ClusterSpec) -> str:

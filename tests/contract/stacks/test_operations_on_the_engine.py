@@ -22,6 +22,7 @@ from skyinfra.stacks.backend import FileBackend
 from skyinfra.stacks.clouds.local import machine as machines
 from skyinfra.stacks.engine import find_engine
 from skyinfra.stacks.folder import OperationFolder
+from skyinfra.stacks.plan import LATER
 from skyinfra.stacks.workspace import engine_env, write_project
 
 pytestmark = pytest.mark.engine
@@ -62,7 +63,46 @@ def test_destroying_what_was_never_made_succeeds(cluster):
 def test_a_preview_of_a_new_cluster_leaves_nothing(cluster):
     planned = cluster.run("preview", cluster.spec)
     assert (planned.outcome, planned.changes.create) == ("succeeded", 4)
+    assert [(line["type"], line["op"]) for line in planned.plan] == [
+        ("skyinfra:index:Cluster", "create"),
+        ("skyinfra:local:Machine", "create"),
+        ("skyinfra:index:Agent", "create"),
+    ]
     assert cluster.left() == []
+
+
+def test_a_preview_of_a_cluster_that_is_up_names_each_change_and_its_cause_and_writes_nothing(cluster):
+    cluster.up()
+
+    def files():
+        return {path: path.read_bytes() for path in cluster.home.backend.rglob("*") if path.is_file()}
+
+    before = files()
+    changed = cluster.run("preview", cluster.slot(cpus=2.0, agent_generation=1))
+    assert [(line["op"], line["causes"], line["refused"]) for line in changed.plan] == [
+        ("same", [], False),
+        ("update", [{"property": "cpus", "before": 1, "after": 2, "replaces": False}], False),
+        ("update", [{"property": "generation", "before": 0, "after": 1, "replaces": False}], False),
+    ]
+    replaced = cluster.run("preview", cluster.slot(incarnation=1))
+    by_type = {line["type"].rpartition(":")[2]: line for line in replaced.plan}
+    cause = {"property": "incarnation", "before": 0, "after": 1, "replaces": True}
+    assert (by_type["Machine"]["op"], by_type["Machine"]["causes"]) == ("replace", [cause])
+    assert by_type["Machine"]["refused"]
+    [why] = by_type["Agent"]["causes"]
+    assert (why["property"], why["after"]) == ("machine_id", LATER)
+    assert not any(line["refused"] for line in cluster.run("preview", cluster.slot(incarnation=1), consent=("*",)).plan)
+    stopped = cluster.run("preview", dataclasses.replace(cluster.spec, power="stopped"))
+    assert [line["op"] for line in stopped.plan] == ["same", "update", "delete"]
+    assert files() == before
+
+
+def test_a_preview_sees_a_machine_that_is_gone_although_the_state_still_has_it(cluster):
+    cluster.up()
+    machines.delete(cluster.home, cluster.machine)
+    planned = cluster.run("preview", cluster.spec)
+    assert [line["op"] for line in planned.plan] == ["same", "create", "create"]
+    assert cluster.machines() == []
 
 
 def test_a_generation_restarts_the_agent_and_neither_the_machine_nor_its_job(cluster):
@@ -192,14 +232,33 @@ def test_another_version_than_expected_is_refused(cluster):
     assert cluster.up(cluster.slot(agent_generation=1), expect_version=1).outcome == "succeeded"
 
 
-def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(cluster):
+@pytest.mark.parametrize(
+    ("keep", "earlier", "said"),
+    [
+        (100, "bak", "checkpoint before it"),
+        (0, "bak", "is empty; went back"),
+        pytest.param(0, "history", ".checkpoint.json", marks=pytest.mark.slow),
+        (0, "none", "there is none before it"),
+    ],
+)
+def test_a_torn_or_empty_checkpoint_is_never_fatal_and_said(cluster, keep, earlier, said):
     cluster.up()
-    path = cluster.home.backend / ".pulumi" / "stacks" / "skyinfra" / f"{cluster.spec.stack}.json"
-    path.write_bytes(path.read_bytes()[:100])
+    root = cluster.home.backend / ".pulumi"
+    path = root / "stacks" / "skyinfra" / f"{cluster.spec.stack}.json"
+    path.write_bytes(path.read_bytes()[:keep])
+    if earlier != "bak":
+        path.with_suffix(".json.bak").unlink()
+    if earlier == "none":
+        for old in [*root.glob("history/skyinfra/*/*.checkpoint.json"), *root.glob("backups/skyinfra/*/*")]:
+            old.unlink()
+    planned = cluster.run("preview", cluster.spec)
+    assert planned.outcome == "succeeded"
+    assert path.stat().st_size == keep  # a preview mends nothing
+
     running = cluster.begin("up", cluster.spec)
     result = running.wait()
     assert (result.outcome, result.message) == ("succeeded", "")
-    assert any(event.kind == "recover" and "checkpoint before it" in event.text for event in running.events)
+    assert any(event.kind == "recover" and said in event.text for event in running.events)
     assert len(cluster.machines()) == len(cluster.agents()) == 1
     assert cluster.run("destroy").outcome == "succeeded"
     assert cluster.left() == []
@@ -269,8 +328,8 @@ def test_an_agent_that_dies_while_it_starts_fails_the_up_and_the_next_one_repair
 def test_the_pulumi_cli_alone_can_refresh_and_destroy_what_we_made(cluster, tmp_path):
     created = cluster.up()
     project = tmp_path / "project"
-    salt = FileBackend(cluster.home.backend).load(cluster.spec.stack).salt
-    write_project(project, cluster.spec.stack, cluster.spec, salt)
+    provider = FileBackend(cluster.home.backend).load(cluster.spec.stack).secrets_provider
+    write_project(project, cluster.spec.stack, cluster.spec, provider)
     for words in (["refresh", "--yes", "--skip-preview"], ["destroy", "--yes", "--skip-preview", "--remove"]):
         said = subprocess.run(
             [find_engine(), *words, "--stack", cluster.spec.stack, "--non-interactive"],

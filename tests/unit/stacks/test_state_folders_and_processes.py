@@ -12,12 +12,13 @@ import sys
 import pytest
 
 from skyinfra.stacks import engine, processes, seize
-from skyinfra.stacks.backend import FileBackend, StateUnreadable
+from skyinfra.stacks.backend import FileBackend, StateUnreadable, open_backend
 from skyinfra.stacks.files import read_json, write_json
 from skyinfra.stacks.folder import EventLog, OperationFolder
 from skyinfra.stacks.launcher import worker_env
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
-from skyinfra.stacks.workspace import BadSetting, backend_folder, engine_env, prepare_home, write_project
+from skyinfra.stacks.settings import BadSetting, load_settings
+from skyinfra.stacks.workspace import engine_env, prepare_home, write_project
 
 STACK = "c-abcdef"
 
@@ -35,26 +36,49 @@ def backend(tmp_path):
     return backend
 
 
-def test_a_checkpoint_gives_nodes_and_salt_and_none_is_no_stack(backend):
+def test_a_checkpoint_gives_nodes_and_what_seals_it_and_none_is_no_stack(backend):
     assert backend.load(STACK) is None
     backend.checkpoint(STACK).write_text(checkpoint([{"slot": 0}]))
     state = backend.load(STACK)
-    assert (state.nodes, state.salt) == ([{"slot": 0}], "v1:abc")
+    assert (state.nodes, state.secrets_provider["state"]) == ([{"slot": 0}], {"salt": "v1:abc"})
     backend.checkpoint(STACK).write_text(checkpoint("04da6b54-80e4-46f7-96ec-b56ff0331ba9"))
     assert backend.load(STACK).nodes == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 3}', '{"checkpoint": {"latest": 3}}'])
-def test_a_torn_checkpoint_is_restored_from_the_one_before(backend, text):
+TORN = ["", "\0\0\0", "{", "[]", '{"version": 3}', '{"checkpoint": {"latest": 3}}']
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_a_torn_checkpoint_is_restored_from_the_one_before_and_kept(backend, text):
     path = backend.checkpoint(STACK)
     path.write_text(text)
     with pytest.raises(StateUnreadable):
         backend.load(STACK)
-    with pytest.raises(StateUnreadable):
-        backend.restore_previous(STACK)
     path.with_suffix(".json.bak").write_text(checkpoint([]))
-    assert backend.restore_previous(STACK).read_text() == text
+    assert backend.restore_previous(STACK) == f"{backend.key(STACK)}.bak"
+    assert path.with_suffix(".json.corrupt").read_text() == text
     assert backend.load(STACK).nodes == []
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_without_a_readable_bak_the_checkpoint_of_the_last_update_counts_newest_first(backend, text, tmp_path):
+    backend.checkpoint(STACK).write_text(text)
+    backend.checkpoint(STACK).with_suffix(".json.bak").write_text(text)
+    history = tmp_path / ".pulumi" / "history" / "skyinfra" / STACK
+    history.mkdir(parents=True)
+    for at, nodes in ((1, [{"slot": 1}]), (2, [{"slot": 2}])):
+        (history / f"{STACK}-{at}.checkpoint.json").write_text(checkpoint(nodes))
+    (history / f"{STACK}-3.checkpoint.json").write_text("{")
+    assert backend.restore_previous(STACK).endswith("-2.checkpoint.json")
+    assert backend.load(STACK).nodes == [{"slot": 2}]
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_a_torn_checkpoint_without_any_other_means_no_stack_and_is_kept(backend, text):
+    backend.checkpoint(STACK).write_text(text)
+    assert backend.restore_previous(STACK) is None
+    assert backend.load(STACK) is None
+    assert backend.checkpoint(STACK).with_suffix(".json.corrupt").read_text() == text
 
 
 def test_forgetting_a_stack_takes_its_files_and_no_other_stacks(backend):
@@ -139,12 +163,20 @@ def test_a_file_is_replaced_whole_and_private(tmp_path):
 
 
 def test_the_project_file_holds_the_spec_and_the_salt(tmp_path, spec):
-    write_project(tmp_path / "p", STACK, spec, "v1:abc")
     import yaml
 
-    written = yaml.safe_load((tmp_path / "p" / f"Pulumi.{STACK}.yaml").read_text())
-    assert written["encryptionsalt"] == "v1:abc"
-    assert json.loads(written["config"]["skyinfra:cluster"])["name"] == "c"
+    def written(provider):
+        write_project(tmp_path / "p", STACK, spec, provider)
+        return yaml.safe_load((tmp_path / "p" / f"Pulumi.{STACK}.yaml").read_text())
+
+    mine = written({"type": "passphrase", "state": {"salt": "v1:abc"}})
+    assert mine["encryptionsalt"] == "v1:abc"
+    assert json.loads(mine["config"]["skyinfra:cluster"])["name"] == "c"
+    theirs = written({"type": "cloud", "state": {"url": "awskms://k", "encryptedkey": "abc="}})
+    assert {name: theirs[name] for name in theirs if name != "config"} == {
+        "secretsprovider": "awskms://k",
+        "encryptedkey": "abc=",
+    }
 
 
 def test_preparing_a_home_keeps_its_passphrase_and_makes_all_private(home):
@@ -169,10 +201,39 @@ def test_the_engine_gets_our_settings_and_none_of_the_users_pulumi(home):
     assert env["SKYINFRA_HOME"] == str(home.root)
 
 
-def test_a_backend_whose_states_we_cannot_read_is_refused(home):
-    assert str(backend_folder(home, {"SKYINFRA_BACKEND_URL": "file:///elsewhere"})) == "/elsewhere"
-    with pytest.raises(BadSetting, match="s3://bucket"):
-        backend_folder(home, {"SKYINFRA_BACKEND_URL": "s3://bucket"})
+def test_a_backend_whose_states_we_cannot_read_is_refused_without_its_password(home):
+    settings = load_settings(home, {"SKYINFRA_BACKEND_URL": "file:///elsewhere"})
+    assert str(settings.folder) == "/elsewhere"
+    with pytest.raises(BadSetting, match="gs://user:…@bucket"):
+        open_backend(load_settings(home, {"SKYINFRA_BACKEND_URL": "gs://user:hidden@bucket"}))
+
+
+def test_the_file_says_where_stacks_are_and_the_environment_overrides_it(home):
+    home.root.mkdir(parents=True, exist_ok=True)
+    (home.root / "stacks.yaml").write_text("backend_url: s3://b\nsecrets_provider: awskms://k\n")
+    settings = load_settings(home, {})
+    assert (settings.backend_url, settings.secrets_provider, settings.folder) == ("s3://b", "awskms://k", None)
+    given = {"AWS_SECRET_ACCESS_KEY": "x", "PGPASSWORD": "y", "HOME": "/h"}
+    assert settings.credentials(given) == {"AWS_SECRET_ACCESS_KEY": "x"}
+    assert load_settings(home, {"SKYINFRA_BACKEND_URL": "postgres://h/d"}).backend_url == "postgres://h/d"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backend: x", "backend is no setting"),
+        ("- a", "keys and values"),
+        ("backend_url: 3", "text, not 3"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_bad_settings_file_is_one_line_that_names_it(home, text, said):
+    home.root.mkdir(parents=True, exist_ok=True)
+    (home.root / "stacks.yaml").write_text(text)
+    with pytest.raises(BadSetting, match=said) as caught:
+        load_settings(home, {})
+    assert "stacks.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_worker_starts_without_any_credential(home):
