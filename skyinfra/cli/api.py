@@ -9,6 +9,7 @@ import typer
 
 from skyinfra.cli import ask, out, token
 from skyinfra.cli.failures import UsageError
+from skyinfra.cli.history import counts
 from skyinfra.cli.status import check_output, state_name
 from skyinfra.cli.text import ago, table
 
@@ -223,6 +224,5 @@ def _operation(one: dict[str, Any]) -> str:
     """``up v3 +2 ~0 -1 succeeded``: a stack operation in a few words."""
     changes = one.get("changes") or {}
     version = f" v{one['version']}" if one.get("version") is not None else ""
-    changed = changes.get("update", 0) + changes.get("replace", 0)
-    counts = f" +{changes.get('create', 0)} ~{changed} -{changes.get('delete', 0)}" if changes else ""
-    return f"{one.get('kind')}{version}{counts} {one.get('state')}"
+    changed = f" {counts(changes)}" if changes else ""
+    return f"{one.get('kind')}{version}{changed} {one.get('state')}"

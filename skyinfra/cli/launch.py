@@ -54,6 +54,9 @@ def launch(
     clone_disk_from: Annotated[str | None, typer.Option("--clone-disk-from", help="Not supported.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Skip what an unchanged, running cluster has already.")] = False,
     resize: Annotated[bool, typer.Option("--resize", help="Change the size of an idle cluster's node.")] = False,
+    replace_nodes: Annotated[
+        bool, typer.Option("--replace-nodes", help="Consent to machines being deleted or replaced, with their disks.")
+    ] = False,
     git_url: t.GitUrl = None,
     git_ref: t.GitRef = None,
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace.")] = None,
@@ -86,6 +89,7 @@ def launch(
             clone_disk_from=clone_disk_from,
             fast=fast,
             resize=resize,
+            replace_nodes=replace_nodes,
             _progress=progress,
         )
     return finish(request_id, cluster, detach=detach_run, async_call=async_call, dryrun=dryrun)
@@ -100,6 +104,12 @@ def finish(request_id: Any, cluster: str, *, detach: bool, async_call: bool, dry
 
     job_id, handle = wait.value_of(request_id)
     if dryrun:
+        from skyinfra.cli import plan_text
+        from skyinfra.client.history import plan_of
+
+        plan = plan_of(request_id)
+        if plan is not None:  # exec plans nothing: its cluster is what it is
+            print(plan_text.plan(plan))
         return 0
     if job_id is None:
         if handle is not None:

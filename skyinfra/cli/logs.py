@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -20,8 +21,10 @@ def logs(
     status: Annotated[bool, typer.Option("--status", help="Say how the job stands, and exit with its code.")] = False,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Follow the log to the job's end.")] = True,
     tail: Annotated[int, typer.Option("--tail", help="Begin with the last N lines; 0 = all.", min=0)] = 0,
-    provision: Annotated[bool, typer.Option("--provision", help="How the cluster was made (not yet).")] = False,
-    worker: Annotated[int | None, typer.Option("--worker", "-w", help="One worker's provisioning (not yet).")] = None,
+    provision: Annotated[bool, typer.Option("--provision", help="How the cluster was made.")] = False,
+    worker: Annotated[
+        int | None, typer.Option("--worker", "-w", help="With --provision: one node's part.", min=0)
+    ] = None,
     hook: Annotated[str | None, typer.Option("--hook", help="The log of a hook (not yet).")] = None,
 ) -> int:
     """Show the log of a job.
@@ -29,11 +32,15 @@ def logs(
     Exits with the job's outcome: 0 succeeded or not followed to its end, 100 failed, 102 no such job, 103 cancelled;
     with --status also 101, not finished.
     """
-    only_one(sync_down=sync_down, status=status)
-    if provision or worker is not None or hook is not None:
+    only_one(sync_down=sync_down, status=status, provision=provision)
+    if hook is not None:
         from skyinfra.client.not_yet import missing
 
-        raise missing("logs --provision, --worker and --hook")
+        raise missing("logs --hook")
+    if worker is not None and not provision:
+        raise UsageError("--worker goes with --provision")
+    if provision:
+        return _provision(cluster, worker, follow, tail)
     ids = [_number(word) for word in job_ids or []]
     if sync_down:
         return _fetch(cluster, [str(number) for number in ids] or None)
@@ -44,6 +51,20 @@ def logs(
     from skyinfra.cli import job
 
     return job.follow(cluster, ids[0] if ids else None, follow=follow, tail=tail)
+
+
+def _provision(cluster: str, worker: int | None, follow: bool, tail: int) -> int:
+    from skyinfra.cli.painter import Painter
+    from skyinfra.cli.wait import leaving
+    from skyinfra.client import history
+
+    with leaving("the request goes on"):
+        if tail:
+            return history.tail_provision_logs(cluster, worker, follow, tail)
+        with Painter(sys.stdout) as painter:
+            for event in history.provision_events(cluster, worker, follow):
+                painter.show(event)
+    return 0
 
 
 def _number(word: str) -> int:

@@ -51,13 +51,15 @@ def launch(
     fast: bool = False,
     resize: bool = False,
     *,
+    replace_nodes: bool = False,
     _progress: Callable[[str, int, int], None] | None = None,
 ) -> RequestId[tuple[int | None, ClusterHandle | None]]:
     """Make the cluster if need be, and run the task on it.
 
     Its files are packed and sent before this returns, so they may change or go afterwards. `get` yields
-    ``(job_id, handle)``. Raises `TypeError` for what is no task, `ValueError` for a file that cannot be sent and for
-    `resize` without a cluster name, `NotImplementedError` for `clone_disk_from`.
+    ``(job_id, handle)``; of a `dryrun`, `plan_of` has the plan. `replace_nodes` (our own) consents to machines of a
+    cluster that exists being deleted or replaced. Raises `TypeError` for what is no task, `ValueError` for a file that
+    cannot be sent and for `resize` without a cluster name, `NotImplementedError` for `clone_disk_from`.
     """
     if clone_disk_from is not None:
         raise NotImplementedError("clone_disk_from is not supported")
@@ -80,6 +82,7 @@ def launch(
         "no_setup": no_setup,
         "fast": fast,
         "resize": resize,
+        "replace_nodes": replace_nodes,
         "blobs": {} if dryrun else _send(_workdir(one) | _local_mounts(one), _progress),
     }
     return submit("launch", {**body, **caller.about(), **config.sent()})

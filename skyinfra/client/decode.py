@@ -73,6 +73,10 @@ def _costs(result: Any) -> list[Record]:
     return records
 
 
+def _updates(result: Any) -> list[Record]:
+    return [Record(row) for row in result or ()]
+
+
 def _job_states(result: Any) -> dict[int | None, JobStatus | None]:
     return {job_id: _member(JobStatus, state) for job_id, state in result or ()}
 
@@ -85,4 +89,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "job_status": _job_states,
     "endpoints": _ports,
     "cost_report": _costs,
+    "history": _updates,
+    "diff": Record,
+    "rollback": Record,
 }

@@ -48,7 +48,9 @@ VIEWER_MAY = frozenset(
     {
         "check",
         "cost_report",
+        "diff",
         "endpoints",
+        "history",
         "job_status",
         "list_accelerator_counts",
         "list_accelerators",

@@ -29,6 +29,7 @@ READ_VERBS = frozenset(
         "check",
         "cost_report",
         "endpoints",
+        "history",
         "job_status",
         "list_accelerator_counts",
         "list_accelerators",

@@ -37,6 +37,8 @@ class Settings:
     retention_s: float = 30 * DAY_S
     retention_bytes: int = 1 << 30
     blob_keep_s: float = DAY_S
+    history_s: float = 365 * DAY_S
+    """How long the history of a cluster that is gone is kept."""
 
     @classmethod
     def build(

@@ -92,8 +92,13 @@ def of_requests(db: Connection, request_ids: Sequence[str]) -> dict[str, list[Ro
 
 
 def any_on_stack(db: Connection, stack: str) -> bool:
-    """Whether anything was ever asked of the engine for this stack, so that something may exist."""
-    return db.execute(select(operations.c.id).where(operations.c.stack == stack).limit(1)).first() is not None
+    """Whether anything but previews was ever asked of the engine for this stack, so that something may exist."""
+    query = select(operations.c.id).where(operations.c.stack == stack, operations.c.kind != "preview")
+    return db.execute(query.limit(1)).first() is not None
+
+
+def all_ids(db: Connection) -> set[str]:
+    return set(db.execute(select(operations.c.id)).scalars())
 
 
 def extend_lease(db: Connection, operation_id: str, until: float) -> None:

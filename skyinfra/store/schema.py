@@ -15,7 +15,7 @@ from skyinfra.store.tables import metadata
 
 __all__ = ["HEAD", "current_revision", "ensure_schema", "migrate"]
 
-HEAD = "0002"
+HEAD = "0003"
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 

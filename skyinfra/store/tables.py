@@ -92,6 +92,35 @@ operations = Table(
 Index("operations_by_request", operations.c.request_id)
 Index("operations_by_stack", operations.c.stack, operations.c.fence)
 
+updates = Table(
+    "updates",
+    metadata,
+    Column("seq", _Counter, primary_key=True, autoincrement=True),
+    Column("workspace", String(80), nullable=False),
+    Column("cluster_name", Text, nullable=False),
+    Column("number", Integer, nullable=False),  # counts through every life of the name: `down` does not reset it
+    Column("cluster_id", String(32), nullable=False),
+    Column("stack", String(80), nullable=False),
+    Column("operation_id", String(40), nullable=False, unique=True),
+    Column("request_id", String(36), nullable=False),
+    Column("verb", String(40), nullable=False),
+    Column("command", Text, nullable=False),
+    Column("user_id", String(80), nullable=False),
+    Column("user_name", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(20), nullable=False),  # as the operation's
+    Column("version", Integer, nullable=True),  # the stack's own, counted by the engine
+    Column("changes", JSON, nullable=False),
+    Column("failure_kind", String(20), nullable=True),
+    Column("message", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("resources", JSON, nullable=True),  # what the stack held afterwards; None: nobody knows
+    Column("started_at", Float, nullable=False),
+    Column("finished_at", Float, nullable=True),
+    UniqueConstraint("workspace", "cluster_name", "number", name="updates_number"),
+)
+Index("updates_by_end", updates.c.finished_at)
+
 clusters = Table(
     "clusters",
     metadata,

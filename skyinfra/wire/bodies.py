@@ -55,6 +55,7 @@ class LaunchBody(_Body):
     no_setup: bool = False
     fast: bool = False
     resize: bool = False
+    replace_nodes: bool = False
     blobs: dict[str, Blob] = Field(default_factory=dict)
     config: ConfigLayers | None = None
 
@@ -173,6 +174,27 @@ class CheckBody(_Body):
     verbose: bool = False
 
 
+class HistoryBody(_Body):
+    cluster_name: str
+    limit: int | None = Field(default=None, ge=1)
+
+
+class DiffBody(_Body):
+    """Without `before`: now and what a launch would make of it. Without `after`: `before` and now."""
+
+    cluster_name: str
+    before: int | None = Field(default=None, ge=1)
+    after: int | None = Field(default=None, ge=1)
+
+
+class RollbackBody(_Body):
+    cluster_name: str
+    to: int = Field(ge=1)
+    dryrun: bool = False
+    replace_nodes: bool = False
+    expect: int | None = Field(default=None, description="Refuse when the cluster's last update is another one.")
+
+
 VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
@@ -190,6 +212,9 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "endpoints": EndpointsBody,
     "cost_report": CostReportBody,
     "check": CheckBody,
+    "history": HistoryBody,
+    "diff": DiffBody,
+    "rollback": RollbackBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

@@ -19,18 +19,21 @@ from skyinfra.server.fleet.down import Down, Undertaker
 from skyinfra.server.fleet.ending import Ending
 from skyinfra.server.fleet.endpoints import Endpoints
 from skyinfra.server.fleet.exec import Exec
+from skyinfra.server.fleet.history import History
 from skyinfra.server.fleet.jobs import Jobs
 from skyinfra.server.fleet.launch import Launch
 from skyinfra.server.fleet.logs import Logs
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.optimize import Optimize
 from skyinfra.server.fleet.placement import Placement
+from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
 from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.revive import Revive
+from skyinfra.server.fleet.rollback import Rollback
 from skyinfra.server.fleet.start import Start
 from skyinfra.server.fleet.stop import Stop
 from skyinfra.server.identity import Principal
@@ -72,7 +75,16 @@ class Fleet:
         self.power = Power(db, self.clusters, self.operator, self.reach, cloud)
         config, clouds = ServerConfig(settings.home.config), Clouds(settings.home, cloud)
         optimize = Optimize(clouds, config)
-        self.handlers = self._build_handlers(config, Placement(db, clouds), server_id, agent_version)
+        self._agent_version = agent_version
+        self._planner = Planner(self.operator)
+        provision = self._build_provision()
+        history = History(db, self.clusters, provision, self._planner)
+        rollback = Rollback(db, self.clusters, provision, self._planner)
+        self.handlers = {
+            **self._build_handlers(config, Placement(db, clouds), provision, server_id),
+            "diff": history.diff_handler(),
+            "rollback": rollback.handler(),
+        }
         self.reads: Mapping[str, Read] = {
             "status": self._status,
             "queue": self.jobs.queue,
@@ -83,14 +95,20 @@ class Fleet:
             "endpoints": Endpoints(self.clusters).read,
             "cost_report": Costs(db, self.clusters).report,
             "check": Check(cloud, clouds, config).read,
+            "history": history.read,
         }
 
+    def _build_provision(self) -> Provision:
+        self._undertaker = Undertaker(self._db, self.operator, self._cloud)
+        return Provision(
+            self._db, self.clusters, self.operator, self.reach, self._undertaker, self.power, self._agent_version
+        )
+
     def _build_handlers(
-        self, config: ServerConfig, placement: Placement, server_id: str, agent_version: str
+        self, config: ServerConfig, placement: Placement, provision: Provision, server_id: str
     ) -> Mapping[str, Handler]:
         db, clusters, reach, power, retry_s = self._db, self.clusters, self.reach, self.power, self._settings.retry_s
-        undertaker, ending = Undertaker(db, self.operator, self._cloud), Ending(self.reach)
-        provision = Provision(db, clusters, self.operator, reach, undertaker, power, agent_version)
+        undertaker, ending = self._undertaker, Ending(self.reach)
         autostop, resize = Autostop(clusters, reach), Resize(clusters, ending, self._cloud)
         launch = Launch(
             db,
@@ -101,8 +119,9 @@ class Fleet:
             provision,
             autostop,
             resize,
+            self._planner,
             server_id=server_id,
-            agent_version=agent_version,
+            agent_version=self._agent_version,
             retry_s=retry_s,
         )
         down = Down(db, clusters, reach, undertaker, ending)

@@ -24,6 +24,7 @@ from skyinfra.server.fleet.autostop import Autostop, policy_of_launch
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.placement import Placement
+from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.provision import Provision
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.fleet.resize import Resize
@@ -48,6 +49,7 @@ class Launch:
         provision: Provision,
         autostop: Autostop,
         resize: Resize,
+        planner: Planner,
         server_id: str,
         agent_version: str,
         retry_s: float,
@@ -61,6 +63,7 @@ class Launch:
         self._autostop = autostop
         self._resize = resize
         self._retry_s = retry_s
+        self._planner = planner
         self._server_id = server_id
         self._agent_version = agent_version
 
@@ -109,7 +112,21 @@ class Launch:
     async def _answer_dryrun(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         for line in prior["plan"].get("table", "").splitlines():
             ctx.say(line)
-        return {"job_id": None, "handle": None}
+        return {"job_id": None, "handle": None, "plan": await self._dry_plan(ctx, prior["plan"])}
+
+    async def _dry_plan(self, ctx: StepContext, planned: Mapping[str, Any]) -> dict[str, Any]:
+        """What the first candidate, or the cluster that exists, would become."""
+        replace_nodes = bool(ctx.body.get("replace_nodes"))
+        consent = ("*",) if replace_nodes else ()
+        if planned["exists"]:
+            cluster = await self._clusters.get(ctx.workspace, ctx.cluster_name)
+            resized = None
+            if ctx.body.get("resize"):
+                resized = await self._resize.size(cluster, read_demand(ctx.body["task"]))
+            after = await self._provision.intended(cluster, replace_nodes=replace_nodes, resized=resized)
+            return await self._planner.plan(ctx, ClusterSpec.from_json(cluster.spec), after, consent)
+        candidate = Candidate.from_json(planned["candidates"][0])
+        return await self._planner.plan(ctx, None, self._spec(ctx, read_demand(ctx.body["task"]), candidate), consent)
 
     async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """Choose the next candidate and write the row, before anything is made."""
@@ -157,7 +174,12 @@ class Launch:
             resized = await self._resize.prepare(ctx, placed["cluster_id"], demand)
         try:
             made = await self._provision.bring_up(
-                ctx, placed["cluster_id"], attempt=None, demand=demand, resized=resized
+                ctx,
+                placed["cluster_id"],
+                attempt=None,
+                demand=demand,
+                resized=resized,
+                replace_nodes=bool(ctx.body.get("replace_nodes")),
             )
         except ResourcesUnavailableError as error:
             if ctx.body.get("retry_until_up"):

@@ -23,6 +23,7 @@ from skyinfra.server.fleet.ports import Launcher
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 from skyinfra.store import operations as rows
+from skyinfra.store import updates
 from skyinfra.store.database import Database
 
 __all__ = ["Operator", "operation_limit"]
@@ -69,13 +70,29 @@ class Operator:
         """One operation, to its result. A cancel reaches the worker, and is raised again when the worker has ended."""
         await self.settle(ctx)
         token = await self._clusters.token(cluster.id)
+        return await self._perform(ctx, kind, cluster, spec, consent, {"agent_token": token.reveal()})
+
+    async def preview(self, ctx: StepContext, spec: ClusterSpec, consent: tuple[str, ...] = ()) -> OperationResult:
+        """What an `up` of that spec would do, whether its cluster exists or not. Changes nothing, leaves nothing."""
+        await self.settle(ctx)
+        return await self._perform(ctx, "preview", None, spec, consent, {})
+
+    async def _perform(
+        self,
+        ctx: StepContext,
+        kind: str,
+        cluster: Any | None,
+        spec: ClusterSpec | None,
+        consent: tuple[str, ...],
+        secret_values: dict[str, str],
+    ) -> OperationResult:
         async with self._room:
             request = await self._begin(ctx, cluster, kind, spec, consent)
             events = _Relay(ctx, request.id, kind)
             events.operation("began")
             boundary("server.operation.before")
             try:
-                result = await self._launcher.run(request, {"agent_token": token.reveal()}, events)
+                result = await self._launcher.run(request, secret_values, events)
             except asyncio.CancelledError:
                 await self._end(request.id, request.fence, OperationResult("cancelled", request.fence))
                 events.operation("cancelled")
@@ -89,14 +106,18 @@ class Operator:
             await self._end(request.id, request.fence, result)
             boundary("server.operation.recorded")
             events.operation(result.outcome)
+            if kind == "preview":
+                await self._launcher.forget(request.id)
             return result
 
-    async def up(self, ctx: StepContext, cluster: Any, spec: ClusterSpec) -> OperationResult:
+    async def up(
+        self, ctx: StepContext, cluster: Any, spec: ClusterSpec, consent: tuple[str, ...] = ()
+    ) -> OperationResult:
         """One `up`, repeated as its failure says."""
         pauses = iter(PAUSES_S)
         once_more = True
         while True:
-            result = await self.run(ctx, cluster, "up", spec)
+            result = await self.run(ctx, cluster, "up", spec, consent=consent)
             move = None if result.outcome == "succeeded" else next_move(result)
             if move is Next.AGAIN:
                 pause = next(pauses, None)
@@ -111,30 +132,60 @@ class Operator:
             return result
 
     async def _begin(
-        self, ctx: StepContext, cluster: Any, kind: str, spec: ClusterSpec | None, consent: tuple[str, ...]
+        self, ctx: StepContext, cluster: Any | None, kind: str, spec: ClusterSpec | None, consent: tuple[str, ...]
     ) -> OperationRequest:
+        """`cluster` is None for a preview."""
         now = self._clock()
+        stack = cluster.stack if cluster is not None else spec.stack if spec is not None else ""
         new = rows.NewOperation(
             id=f"{kind}-{secrets.token_hex(6)}",
             request_id=ctx.request_id,
             step=ctx.step,
-            cluster_id=cluster.id,
-            stack=cluster.stack,
+            cluster_id=cluster.id if cluster is not None else "",
+            stack=stack,
             kind=kind,
             owner=f"{self._owner.pid}:{self._owner.start_ticks}",
             boot_id=self._owner.boot_id,
             lease_until=now + DEADLINE_S,
             started_at=now,
         )
-        fence = await self._db.write(lambda db: rows.begin(db, new), durable=True)
+        update = self._update(ctx, cluster, new, spec) if kind in updates.RECORDED else None
+
+        def write(db: Any) -> int:
+            if update is not None:
+                updates.begin(db, update)
+            return rows.begin(db, new)
+
+        fence = await self._db.write(write, durable=True)
         return OperationRequest(
             id=new.id,
             kind=kind,  # type: ignore[arg-type]
-            stack=cluster.stack,
+            stack=stack,
             spec=spec,
             deadline=now + DEADLINE_S,
             fence=fence,
             consent=consent,
+        )
+
+    @staticmethod
+    def _update(
+        ctx: StepContext, cluster: Any, operation: rows.NewOperation, spec: ClusterSpec | None
+    ) -> updates.NewUpdate:
+        """The operation as a line of the cluster's history."""
+        return updates.NewUpdate(
+            workspace=cluster.workspace,
+            cluster_name=cluster.name,
+            cluster_id=cluster.id,
+            stack=cluster.stack,
+            operation_id=operation.id,
+            request_id=ctx.request_id,
+            verb=ctx.verb,
+            command=ctx.entrypoint,
+            user_id=ctx.principal.user_id,
+            user_name=ctx.principal.user_name,
+            kind=operation.kind,
+            spec=spec.to_json() if spec is not None else cluster.spec,
+            started_at=operation.started_at,
         )
 
     async def settle_left(self) -> int:
@@ -160,19 +211,21 @@ class Operator:
         if result.fence != fence:
             _say.warning("a stale result is ignored", operation=operation_id, fence=fence, got=result.fence)
             result = OperationResult("failed", fence, "engine", f"the result was of fence {result.fence}, not {fence}")
-        await self._db.write(
-            lambda db: rows.end(
-                db,
-                operation_id,
-                fence,
-                "lost" if lost else result.outcome,
-                at=self._clock(),
-                version=result.version,
-                changes=dict(vars(result.changes)),
-                failure_kind=result.kind,
-                message=result.message,
-            )
-        )
+        state: str = "lost" if lost else result.outcome
+        told: dict[str, Any] = {
+            "at": self._clock(),
+            "version": result.version,
+            "changes": dict(vars(result.changes)),
+            "failure_kind": result.kind,
+            "message": result.message,
+        }
+        resources = None if result.resources is None else list(result.resources)
+
+        def write(db: Any) -> None:
+            if rows.end(db, operation_id, fence, state, **told):
+                updates.end(db, operation_id, state, resources=resources, **told)
+
+        await self._db.write(write)
 
 
 class _Relay:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
@@ -24,7 +25,7 @@ from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
 from skyinfra.store.database import Database
 
-__all__ = ["Provision"]
+__all__ = ["Provision", "standing"]
 
 SHORTAGE_S = 600.0
 HEALTH_S = 2.0
@@ -53,6 +54,14 @@ class Provision:
     async def settle(self, ctx: StepContext) -> None:
         await self._operator.settle(ctx)
 
+    async def intended(
+        self, cluster: Any, *, replace_nodes: bool = False, resized: dict[str, Any] | None = None
+    ) -> ClusterSpec:
+        """What a launch on this cluster would ask of its stack, as `bring_up` does. Changes nothing."""
+        answers = _was_running(cluster) and await self.answers(cluster)
+        spec = self._wanted(cluster, answers=answers, force=False, replace_nodes=replace_nodes)
+        return spec if resized is None else spec.with_slot(0, **resized)
+
     async def bring_up(
         self,
         ctx: StepContext,
@@ -62,11 +71,13 @@ class Provision:
         demand: Demand | None = None,
         force: bool = False,
         resized: dict[str, Any] | None = None,
+        replace_nodes: bool = False,
     ) -> dict[str, Any]:
         """UP when it returns `{"ok": …}`; `{"failed": …}` when another candidate should be tried.
 
         `attempt` is None for a cluster that existed: it is never moved. `force`: its agent is started anew. `resized`:
-        changes of its node. Raises the public error of any other failure.
+        changes of its node. `replace_nodes` consents to what would delete or replace a machine. Raises the public error
+        of any other failure.
         """
         cluster = await self._clusters.by_id(cluster_id)
         assert cluster is not None, "the lane is ours, so the row cannot have gone"
@@ -77,7 +88,7 @@ class Provision:
             await self._power.off(ctx, cluster, "found stopped")
             cluster = await self._clusters.by_id(cluster_id)
             assert cluster is not None, "a stop keeps the row"
-        spec = self._wanted(cluster, answers=answers, force=force)
+        spec = self._wanted(cluster, answers=answers, force=force, replace_nodes=replace_nodes)
         if resized is not None:
             spec = spec.with_slot(0, **resized)
         if cluster.status == UP and answers and spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json():
@@ -87,15 +98,20 @@ class Provision:
         await self._clusters.change(
             cluster_id, ("provision", "an operation begins"), spec=spec.to_json(), init_kind="launching", status=INIT
         )
-        result = await self._operator.up(ctx, cluster, spec)
+        result = await self._operator.up(ctx, cluster, spec, ("*",) if replace_nodes else ())
         if result.outcome == "succeeded":
             await self._record_up(ctx, cluster, result, attempt)
             return {"ok": True, "operation": True, "unchanged": False}
         return await self._failed(ctx, cluster, result, attempt, spec)
 
-    def _wanted(self, cluster: Any, *, answers: bool, force: bool) -> ClusterSpec:
-        """What the cluster should be now: today's agent; on, with the next boot; a dead agent's next generation."""
+    def _wanted(self, cluster: Any, *, answers: bool, force: bool, replace_nodes: bool) -> ClusterSpec:
+        """What the cluster should be now: today's agent; on, with the next boot; a dead agent's next generation.
+
+        With `replace_nodes`, a node whose agent was given up gets a new machine.
+        """
         spec = dataclasses.replace(ClusterSpec.from_json(cluster.spec), agent_version=self._agent_version)
+        if replace_nodes and cluster.cordoned:
+            return spec.with_slot(0, incarnation=spec.slots[0].incarnation + 1, agent_generation=0)
         if spec.power == "stopped":
             autostop = spec.autostop
             if autostop is not None:  # as it was before the stop; its clock begins anew
@@ -105,6 +121,39 @@ class Provision:
             # an agent that does not answer is brought back; its machine and jobs stay
             return spec.with_slot(0, agent_generation=spec.slots[0].agent_generation + 1)
         return spec
+
+    async def change_spec(
+        self,
+        ctx: StepContext,
+        cluster_id: str,
+        spec: ClusterSpec,
+        consent: tuple[str, ...],
+        before: Mapping[str, Any],
+    ) -> None:
+        """One `up` to another spec, of a cluster that exists: running or stopped, it stays so. Idempotent.
+
+        `before` is what `standing` said when the request began. Raises the public error of a failure; after a refusal
+        for want of consent the cluster is as it was.
+        """
+        cluster = await self._clusters.by_id(cluster_id)
+        assert cluster is not None, "the lane is ours, so the row cannot have gone"
+        await self._clusters.change(
+            cluster_id, ("spec", "its spec changes"), spec=spec.to_json(), init_kind="launching", status=INIT
+        )
+        result = await self._operator.up(ctx, cluster, spec, consent)
+        if result.outcome != "succeeded":
+            await self._failed(ctx, cluster, result, None, spec, before)
+        elif spec.power == "stopped":
+            await self._clusters.change(
+                cluster_id,
+                ("stopped", "changed, and still stopped"),
+                status=ClusterStatus.STOPPED.name,
+                nodes=[dict(node) for node in result.nodes],
+                init_kind=None,
+            )
+        else:
+            await self._record_up(ctx, cluster, result, None)
+        await self._clusters.change(cluster_id, config_hash="")  # no task asked for this: the next one's setup runs
 
     async def answers(self, cluster: Any) -> bool:
         """Whether the head's agent is there, of the boot and generation that the spec asks for."""
@@ -139,12 +188,21 @@ class Provision:
         ctx.say(f"Cluster {cluster.name} is up")
 
     async def _failed(
-        self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None, spec: ClusterSpec
+        self,
+        ctx: StepContext,
+        cluster: Any,
+        result: OperationResult,
+        attempt: int | None,
+        spec: ClusterSpec,
+        before: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """A cluster that never was up is taken away again, proven empty; one that was keeps what it has, in INIT."""
         ctx.say(f"Cluster {cluster.name} failed to come up: {result.message}")
         if attempt is not None:
             await self._note_failed_attempt(ctx, cluster, result, attempt)
+        if result.kind == "consent":  # nothing was done: the cluster is what it was
+            await self._clusters.change(cluster.id, ("refused", result.message), **(before or standing(cluster)))
+            raise error_of(result, cluster.name, "up")
         if cluster.ever_up:
             if await self._power.back_to_stopped(cluster, spec, result.message):
                 raise error_of(result, cluster.name, "up")
@@ -174,6 +232,11 @@ class Provision:
                 rows.remember_shortage(db, *where, ctx.now() + SHORTAGE_S, result.message)
 
         await self._db.write(write)
+
+
+def standing(cluster: Any) -> dict[str, Any]:
+    """What a change of a cluster's spec puts back when it is refused before anything was done."""
+    return {name: getattr(cluster, name) for name in ("spec", "status", "init_kind", "status_reason")}
 
 
 def _what(slot: dict[str, Any]) -> str:

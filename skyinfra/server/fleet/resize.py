@@ -35,14 +35,14 @@ class Resize:
     async def check(self, cluster: Any, demand: Demand) -> None:
         """Before anything is touched. Raises `ResourcesMismatchError`, `ResourcesUnavailableError`,
         `NotSupportedError` (unfinished jobs)."""
-        await self._size(cluster, demand)
+        await self.size(cluster, demand)
         await self._refuse_busy(cluster)
 
     async def prepare(self, ctx: StepContext, cluster_id: str, demand: Demand) -> dict[str, Any]:
         """No job comes in between; what the slot becomes. Idempotent. Raises as `check`."""
         cluster = await self._clusters.by_id(cluster_id)
         assert cluster is not None, "the lane is ours, so the row cannot have gone"
-        size = await self._size(cluster, demand)
+        size = await self.size(cluster, demand)
         await self._ending.drain(ctx, cluster)
         try:
             await self._refuse_busy(cluster)
@@ -58,7 +58,8 @@ class Resize:
         """Jobs are accepted again."""
         await self._ending.undrain(await self._clusters.by_id(cluster_id))
 
-    async def _size(self, cluster: Any, demand: Demand) -> dict[str, Any]:
+    async def size(self, cluster: Any, demand: Demand) -> dict[str, Any]:
+        """What the slot would become. Raises `ResourcesMismatchError`, `ResourcesUnavailableError`."""
         slot, wish = cluster.spec["slots"][0], demand.wishes[0]
         if demand.num_nodes != len(cluster.spec["slots"]):
             raise ResourcesMismatchError(

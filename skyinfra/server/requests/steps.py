@@ -47,6 +47,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "request.expire.forget",
     ),
     "cancel": ("request.cancel.cancel",),
+    "diff": ("request.diff.compare",),
+    "rollback": ("request.rollback.find", "request.rollback.plan", "request.rollback.up"),
     "revive": ("request.revive.raise", "request.revive.up"),
 }
 

@@ -71,6 +71,9 @@ class World:
         self.cpus, self.memory_gb, self.gpus = 4.0, 16.0, {}
         self.cancelled = []
         self.settled = []
+        self.forgotten = []
+        self.cpus_of = {}
+        self.how_cpus_change = "update"
 
     # --- launcher
     async def start(self):
@@ -82,6 +85,20 @@ class World:
     async def settle(self, operation_id):
         self.settled.append(operation_id)
 
+    async def forget(self, operation_id):
+        self.forgotten.append(operation_id)
+
+    def _previewed(self, request):
+        """As the engine would: a machine that is not there is made, one whose CPUs differ changes."""
+        urn = f"urn:pulumi:{request.stack}::skyinfra::skyinfra:local:Machine::{request.stack}-0"
+        before, after = self.cpus_of.get(request.stack), request.spec.slots[0].cpus
+        op = "create" if before is None else "same" if before == after else self.how_cpus_change
+        causes = [{"property": "cpus", "before": before, "after": after, "replaces": op == "replace"}]
+        line = {"urn": urn, "type": "skyinfra:local:Machine", "name": f"{request.stack}-0", "op": op}
+        refused = op == "replace" and not request.consent
+        line |= {"causes": causes if op in ("update", "replace") else [], "refused": refused}
+        return OperationResult("succeeded", request.fence, changes=Changes(**{op: 1}), plan=(line,))
+
     async def run(self, request, secrets, on_event, *, env=None):
         self.operations.append(request)
         urn = f"urn:pulumi:{request.stack}::skyinfra::skyinfra:local:Machine::{request.stack}-0"
@@ -92,15 +109,22 @@ class World:
         except asyncio.CancelledError:
             self.cancelled.append(request.id)
             raise
+        if request.kind == "preview":
+            return self._previewed(request)
         if request.kind == "destroy":
             self.nodes.pop(request.stack, None)
+            self.cpus_of.pop(request.stack, None)
             if self.left:
                 return OperationResult("failed", request.fence, "leftovers", leftovers=tuple(self.left))
-            return OperationResult("succeeded", request.fence, changes=Changes(delete=1))
+            return OperationResult("succeeded", request.fence, changes=Changes(delete=1), resources=())
         if self.refuse:
             kind, message = self.refuse.pop(0)
             return OperationResult("failed", request.fence, kind, message)
         slot = request.spec.slots[0]
+        changed = self._previewed(request).plan[0]
+        if changed["refused"]:
+            return OperationResult("failed", request.fence, "consent", "this would replace it")
+        self.cpus_of[request.stack] = slot.cpus
         node = self.nodes.setdefault(request.stack, FakeNode(request.stack, secrets["agent_token"]))
         off = request.spec.power == "stopped"
         if off:
@@ -115,7 +139,10 @@ class World:
             "slot": 0, "id": f"{request.stack}-0-0", "internal_ip": "127.0.0.9", "external_ip": "127.0.0.1",
             "channel": None if off else {"kind": "local", "socket": request.stack}, "incarnation": 0,
         },)  # fmt: skip
-        return OperationResult("succeeded", request.fence, version=1, changes=Changes(create=2), nodes=nodes)
+        held = ({"urn": urn, "type": "skyinfra:local:Machine", "name": f"{request.stack}-0", "id": nodes[0]["id"]},)
+        held[0]["inputs"] = {"cpus": slot.cpus}
+        changes = Changes(create=2) if changed["op"] == "create" else Changes(update=1)
+        return OperationResult("succeeded", request.fence, version=1, changes=changes, nodes=nodes, resources=held)
 
     # --- cloud
     def capacity(self):

@@ -112,8 +112,9 @@ def test_an_existing_cluster_that_is_too_small_is_refused(on_server):
 def test_a_dry_run_makes_nothing(on_server):
     async def scenario(client):
         outcome = await client.launch(dryrun=True)
-        assert outcome["result"] == {"job_id": None, "handle": None}
-        assert client.world.operations == []
+        assert (outcome["result"]["job_id"], outcome["result"]["handle"]) == (None, None)
+        assert [operation.kind for operation in client.world.operations] == ["preview"]
+        assert client.world.nodes == {}
         assert await client.state() is None
 
     on_server(scenario)
