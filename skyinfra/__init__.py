@@ -30,13 +30,13 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "client.logs": ("download_logs", "tail_logs"),
     "client.requests": ("api_cancel", "api_status", "get", "stream_and_get"),
     "client.config": ("reload_config",),
+    "client.offers": ("optimize",),
     "client.api": ("api_info", "api_server_logs", "api_start", "api_stop"),
     "client.login": ("api_login",),
     "client.team": ("get_user_workspace", "set_preferred_workspace"),
     "client.not_yet": (
         "create_debug_dump",
         "download_debug_dump",
-        "optimize",
         "storage_delete",
         "storage_ls",
     ),
@@ -60,6 +60,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "StatusRefreshMode",
     ),
     "model.config": ("Config",),
+    "model.policy": ("AdminPolicy", "AdminPolicyRequestName", "MutatedUserRequest", "UserRequest"),
+    "model.recovery": ("JOBS_RECOVERY_STRATEGY_REGISTRY",),
     "model.clouds": (
         "AWS",
         "CLOUD_REGISTRY",
@@ -91,13 +93,17 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"exceptions": "exceptions", "clouds": "model.clouds"}
+_MODULES = {"exceptions": "exceptions", "clouds": "model.clouds", "sdk_async": "client.sdk_async"}
+_PRICED = ("model.task", "model.resources", "model.dag")
+"""Who has one of these may ask what it costs."""
 
-__all__ = ["__version__", "clouds", "exceptions", *_HOME_OF]
+__all__ = ["__version__", "clouds", "exceptions", "sdk_async", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
+        if _HOME_OF[name] in _PRICED:
+            _know_prices()
         value = getattr(import_module(f"skyinfra.{_HOME_OF[name]}"), name)
     elif name in _MODULES:
         value = import_module(f"skyinfra.{_MODULES[name]}")
@@ -105,6 +111,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'skyinfra' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _know_prices() -> None:
+    """Give `model` a catalog to ask; nothing of it is loaded before the first question."""
+    from skyinfra.catalog.prices import CatalogOffers
+    from skyinfra.model import offers
+
+    if not offers.known():
+        offers.set_offers(CatalogOffers())
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from skyinfra import exceptions as exceptions
 from skyinfra.catalog.listing import list_accelerators as list_accelerators
 from skyinfra.catalog.optimizer import Optimizer as Optimizer
+from skyinfra.client import sdk_async as sdk_async
 from skyinfra.client.api import api_info as api_info
 from skyinfra.client.api import api_server_logs as api_server_logs
 from skyinfra.client.api import api_start as api_start
@@ -30,9 +31,9 @@ from skyinfra.client.logs import download_logs as download_logs
 from skyinfra.client.logs import tail_logs as tail_logs
 from skyinfra.client.not_yet import create_debug_dump as create_debug_dump
 from skyinfra.client.not_yet import download_debug_dump as download_debug_dump
-from skyinfra.client.not_yet import optimize as optimize
 from skyinfra.client.not_yet import storage_delete as storage_delete
 from skyinfra.client.not_yet import storage_ls as storage_ls
+from skyinfra.client.offers import optimize as optimize
 from skyinfra.client.requests import api_cancel as api_cancel
 from skyinfra.client.requests import api_status as api_status
 from skyinfra.client.requests import get as get
@@ -71,7 +72,12 @@ from skyinfra.model.config import Config as Config
 from skyinfra.model.dag import Dag as Dag
 from skyinfra.model.dag import DagExecution as DagExecution
 from skyinfra.model.handles import ClusterHandle as ClusterHandle
+from skyinfra.model.policy import AdminPolicy as AdminPolicy
+from skyinfra.model.policy import AdminPolicyRequestName as AdminPolicyRequestName
+from skyinfra.model.policy import MutatedUserRequest as MutatedUserRequest
+from skyinfra.model.policy import UserRequest as UserRequest
 from skyinfra.model.records import Record as Record
+from skyinfra.model.recovery import JOBS_RECOVERY_STRATEGY_REGISTRY as JOBS_RECOVERY_STRATEGY_REGISTRY
 from skyinfra.model.requests import RequestId as RequestId
 from skyinfra.model.resources import Resources as Resources
 from skyinfra.model.service_spec import ServiceSpec as ServiceSpec

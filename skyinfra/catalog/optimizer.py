@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skyinfra.catalog.candidates import candidates_of
 from skyinfra.catalog.catalog import Catalog
@@ -253,6 +253,26 @@ class Optimizer:
 
             print(plan_text(plan))
         return dag
+
+    @staticmethod
+    def print_optimized_plan(
+        graph: Any,
+        topo_order: Sequence[Task],
+        best_plan: Mapping[Task, Resources],
+        total_time: float,
+        total_cost: float,
+        node_to_cost_map: Mapping[Task, Mapping[Resources, float]],
+        minimize_cost: bool,
+    ) -> None:
+        """A plan made elsewhere on stdout: for each task what was chosen, and what it costs or takes there."""
+        del graph  # SkyPilot draws egress from it; here totals have it
+        unit = "$" if minimize_cost else "s"
+        for task in topo_order:
+            best = best_plan[task]
+            value = node_to_cost_map.get(task, {}).get(best)
+            told = "" if value is None else f": {value:.2f} {unit}"
+            print(f"{task.name or 'task'}: {task.num_nodes} x {best}{told}")
+        print(f"Estimated cost: ${total_cost:.2f}; estimated time: {total_time / 3600:.1f} h")
 
     @staticmethod
     def optimize_job_group(

@@ -31,15 +31,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
     "check": ("check", "Show which clouds can be used, and why not the others."),
     "workspace": ("workspace", "The workspace that commands use: use, info."),
+    "gpus": ("gpus", "Accelerators: how many, on which machines, at what price."),
+    "catalog": ("catalog", "Prices: how old they are, and newer ones."),
     "api": ("api", "The API server and its requests: start, stop, status, logs, cancel, login, token…"),
     "engine": ("engine", "The Pulumi engine that skyinfra uses: where it is, install it."),
     "doctor": ("doctor", "Compare what exists on this machine with what the server knows."),
 }
-GROUPS = ("api", "workspace")
+GROUPS = ("api", "catalog", "gpus", "workspace")
+ALIASES = {"show-gpus": ("gpus", "list")}
+"""Commands by older names."""
 PASSED_ON = ("engine",)
 """Commands whose words, --help included, belong to another program."""
 NOT_YET = (
-    *("gpus", "show-gpus", "storage", "volumes", "jobs", "serve"),
+    *("storage", "volumes", "jobs", "serve"),
     *("ssh", "local", "dashboard", "debug-dump", "recipes"),
 )
 
@@ -82,7 +86,7 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE + "\n".join(f"  {name:<11}  {text}" for name, (_, text) in COMMANDS.items()))
         return 0 if words else 2
-    name = words[0]
+    name, *rest = (*ALIASES.get(words[0], words[:1]), *words[1:])
     if name in ("-v", "--version"):
         from skyinfra import __version__
 
@@ -97,12 +101,12 @@ def _dispatch(words: list[str]) -> int:
 
     module = import_module(f"skyinfra.cli.{COMMANDS[name][0]}")
     if name in PASSED_ON:
-        return module.run(words[1:])
+        return module.run(rest)
     from skyinfra.cli import command
 
     if name in GROUPS:
-        return command.run_group(name, module.COMMANDS, words[1:])
-    return command.run(name, getattr(module, COMMANDS[name][0]), words[1:])
+        return command.run_group(name, module.COMMANDS, rest)
+    return command.run(name, getattr(module, COMMANDS[name][0]), rest)
 
 
 def _unknown(name: str) -> int:

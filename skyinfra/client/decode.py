@@ -81,6 +81,33 @@ def _job_states(result: Any) -> dict[int | None, JobStatus | None]:
     return {job_id: _member(JobStatus, state) for job_id, state in result or ()}
 
 
+def _optimized(result: Any) -> Any:
+    """The graph that was sent, its tasks with the places chosen for them."""
+    from skyinfra.model.dag import Dag, DagExecution
+    from skyinfra.model.resources import Resources
+    from skyinfra.model.task import Task
+
+    dag = Dag()
+    dag.name = result.get("name")
+    dag.set_execution(DagExecution(result.get("execution", "serial")))
+    dag.inter_connection = result.get("inter_connection")
+    for config, best in zip(result["tasks"], result["best_resources"], strict=True):
+        task = Task.from_yaml_config(config)
+        task.best_resources = next(iter(Resources.from_yaml_config(best)))
+        dag.add(task)
+    for source, target in result.get("edges", ()):
+        dag.add_edge(dag.tasks[source], dag.tasks[target])
+    return dag
+
+
+def _accelerators(result: Any) -> Any:
+    from skyinfra.catalog.listing import InstanceTypeInfo
+
+    return {
+        name: [InstanceTypeInfo(*row[: len(InstanceTypeInfo._fields)]) for row in rows] for name, rows in result.items()
+    }
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "launch": _launched,
     "exec": _launched,
@@ -92,4 +119,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "history": _updates,
     "diff": Record,
     "rollback": Record,
+    "optimize": _optimized,
+    "list_accelerators": _accelerators,
 }

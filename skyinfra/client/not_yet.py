@@ -5,9 +5,7 @@ NOT IMPLEMENTED, each of them. A verb leaves this file in the change that makes 
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
-from skyinfra.model.states import OptimizeTarget
+from typing import NoReturn
 
 
 def missing(name: str) -> Exception:
@@ -19,12 +17,6 @@ def missing(name: str) -> Exception:
 
 def _refuse(name: str) -> NoReturn:
     raise missing(f"sky.{name}")
-
-
-def optimize(
-    dag: Any, minimize: OptimizeTarget = OptimizeTarget.COST, admin_policy_request_options: Any = None
-) -> NoReturn:
-    _refuse("optimize")
 
 
 def storage_ls() -> NoReturn:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_ONLY_HERE = {"check": "checks", "enabled_clouds": "checks", "workspaces": "team"}
+_ONLY_HERE = {
+    "check": "checks",
+    "enabled_clouds": "checks",
+    "list_accelerator_counts": "offers",
+    "list_accelerators": "offers",  # `skyinfra`'s is another: it asks no server and returns the value
+    "workspaces": "team",
+}
 
 
 def __getattr__(name: str) -> Any:

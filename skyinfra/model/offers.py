@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from skyinfra.model.resources import Resources
 
-__all__ = ["Offers", "offers", "set_offers"]
+__all__ = ["Offers", "known", "offers", "set_offers"]
 
 
 class Offers(Protocol):
@@ -26,9 +26,14 @@ _current: Offers | None = None
 
 
 def set_offers(value: Offers | None) -> None:
-    """Called once by `skyinfra/__init__`; tests set and unset their own."""
+    """Called by `skyinfra/__init__` when a `Task` or `Resources` is first used; tests set and unset their own."""
     global _current
     _current = value
+
+
+def known() -> bool:
+    """Whether somebody gave a catalog."""
+    return _current is not None
 
 
 def offers() -> Offers:

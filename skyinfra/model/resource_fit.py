@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from skyinfra.model import clouds
 from skyinfra.model.problems import under
+from skyinfra.model.recovery import JOBS_RECOVERY_STRATEGY_REGISTRY
 from skyinfra.model.resource_fields import ports_as_set
 from skyinfra.model.states import DiskTier, NetworkTier
 
 if TYPE_CHECKING:
     from skyinfra.model.resources import Resources
 
-__all__ = ["RECOVERY_STRATEGIES", "fits_into", "is_blocked_by", "validate"]
+__all__ = ["fits_into", "is_blocked_by", "validate"]
 
-RECOVERY_STRATEGIES = ("EAGER_NEXT_REGION", "FAILOVER")
 
 _TIERS = [DiskTier.LOW, DiskTier.MEDIUM, DiskTier.HIGH, DiskTier.ULTRA]
 
@@ -101,8 +101,8 @@ def validate(resources: Resources) -> None:
     """Raises `ValueError` for what no cloud, or not the one named, can mean."""
     with under("job_recovery"):
         strategy = (resources.job_recovery or {}).get("strategy")
-        if strategy is not None and strategy not in RECOVERY_STRATEGIES:
-            raise ValueError(f"job_recovery strategy {strategy!r} is not one of {', '.join(RECOVERY_STRATEGIES)}")
+        if strategy is not None:
+            JOBS_RECOVERY_STRATEGY_REGISTRY.from_str(strategy)
     with under("image_id"):
         _validate_image(resources)
     with under("labels"):

@@ -53,9 +53,8 @@ class Placement:
         try:
             ranked = plan_task(task, catalog, minimize, (), {})
         except ResourcesUnavailableError as error:
-            raise with_hint(
-                error, "; ".join(filter(None, (getattr(error, "hint", None), self._clouds.host(config))))
-            ) from None
+            hints = (getattr(error, "hint", None), self._clouds.host(config))
+            raise with_hint(error, "; ".join(hint for hint in hints if hint)) from None
         return TaskPlan(task, ranked[0], tuple(ranked))
 
 

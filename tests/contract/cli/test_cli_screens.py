@@ -150,6 +150,8 @@ def test_help_lists_every_command_and_imports_none_of_them(sky: Sky) -> None:
         "  cost-report  Show what clusters cost, also those that are gone.\n"
         "  check        Show which clouds can be used, and why not the others.\n"
         "  workspace    The workspace that commands use: use, info.\n"
+        "  gpus         Accelerators: how many, on which machines, at what price.\n"
+        "  catalog      Prices: how old they are, and newer ones.\n"
         "  api          The API server and its requests: start, stop, status, logs, cancel, login, token…\n"
         "  engine       The Pulumi engine that skyinfra uses: where it is, install it.\n"
         "  doctor       Compare what exists on this machine with what the server knows.\n"
