@@ -32,8 +32,9 @@ def build(source: Source, env_overrides: Overrides = None, secrets_overrides: Ov
     if header is not None:
         with source.locating(header_at):
             _apply_header(dag, header)
-            if not bodies:
-                raise ValueError("after the header there must be at least one task")
+            with under(next(iter(header))):
+                if not bodies:
+                    raise ValueError("after the header there must be at least one task")
     if not documents:
         bodies = [(0, {})]  # an empty file is one empty task
     for index, config in bodies:

@@ -334,6 +334,10 @@ TASK: Schema = _map(
 )
 
 
+_NOT_WRITTEN = ("hooks", "file_mounts_mapping", "volume_mounts")
+"""Keys that programs put in, or that are there to be refused with a word on what to write."""
+
+
 def task_json_schema() -> dict[str, Any]:
     """The schema of one task document for editors: standard words only, internal keys left out."""
     out = _standard(copy.deepcopy(TASK))
@@ -353,6 +357,6 @@ def _standard(schema: Any) -> Any:
         out["properties"] = {
             k: v
             for k, v in out["properties"].items()
-            if (not k.startswith("_") and k != "hooks") or (k == "hooks" and schema.get("title") == "config")
+            if (k[0] != "_" and k not in _NOT_WRITTEN) or (k == "hooks" and schema.get("title") == "config")
         }
     return out

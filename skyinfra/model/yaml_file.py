@@ -9,7 +9,7 @@ module's business.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +33,16 @@ Position = tuple[int, int]
 class Source:
     """The documents of one text, and where everything in them stands."""
 
-    def __init__(self, name: str, documents: list[Any], marks: dict[int, dict[Any, tuple[Position, Position]]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        documents: list[Any],
+        marks: dict[int, dict[Any, tuple[Position, Position]]],
+        roots: Sequence[Position] = (),
+    ) -> None:
         self.name = name
         self.documents = documents
+        self._roots = roots
         # By id of the containers in `documents`, which live as long as this object does.
         self._marks = marks
 
@@ -46,9 +53,10 @@ class Source:
         return (Source, (self.name, [], {}))  # positions do not travel: ids mean nothing elsewhere
 
     def position(self, document: int, path: Path, at_key: bool = False) -> Position | None:
-        """Line and column of the value (or key) at `path`, or of the deepest part of the path that the text has."""
+        """Line and column of the value (or key) at `path`, or of the deepest part of it that the text
+        has: at least the document's own."""
         value: Any = self.documents[document] if document < len(self.documents) else None
-        found: Position | None = None
+        found = self._roots[document] if document < len(self._roots) else None
         for key in path:
             marks = self._marks.get(id(value), {})
             if key not in marks:
@@ -132,7 +140,7 @@ def _read(text: str, name: str, refuse_duplicates: bool) -> Source:
         raise _unreadable(name, text, exc) from exc
     if refuse_duplicates and builder.duplicates:
         raise InvalidSkyPilotConfigError("\n".join(builder.duplicates))
-    return Source(name, builder.documents, builder.marks)
+    return Source(name, builder.documents, builder.marks, builder.roots)
 
 
 def _syntax_error(name: str, exc: Any) -> Exception:
@@ -193,6 +201,7 @@ class _Builder:
 
         self.name = name
         self.documents: list[Any] = []
+        self.roots: list[Position] = []
         self.marks: dict[int, dict[Any, tuple[Position, Position]]] = {}
         self.duplicates: list[str] = []
         self._yaml = yaml
@@ -219,6 +228,7 @@ class _Builder:
             self._anchors, self._seen_root = {}, False
         elif kind is yaml.DocumentEndEvent and not self._seen_root:
             self.documents.append(None)
+            self.roots.append(_at(event))
 
     def _refuse(self, at: Position, message: str) -> InvalidSkyPilotConfigError:
         return InvalidSkyPilotConfigError(f"{self.name}:{at[0]}:{at[1]}: {message}")
@@ -293,6 +303,7 @@ class _Builder:
             self._total += count
             self._check_total(at, self._total)
             self.documents.append(value)
+            self.roots.append(at)
             self._seen_root = True
             return
         frame = self._open[-1]

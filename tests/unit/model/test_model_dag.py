@@ -106,11 +106,11 @@ def test_a_job_group_round_trips() -> None:
     [
         ("parallel", "zz", ":2:12: execution 'zz' is not"),
         ("name: b", "name: a", ":9:7: task name 'a' is used twice"),
-        ("name: b\n", "", ": every task of a job group needs a name"),
+        ("name: b\n", "", ":9:1: every task of a job group needs a name"),
         ("name: b", "name: b.c", ":9:7: task name 'b.c'"),
         ("[a]", "[z]", ":3:16: primary_tasks names 'z'"),
         ("2m", "soon", ":4:20: termination_delay 'soon'"),
-        ("name: g\n", "", ": a job group needs a name"),
+        ("name: g\n", "", ":1:1: a job group needs a name"),
         ("cution: parallel", "cution: parallel\ninter_connection: 3", ":3:19: inter_connection"),
     ],
 )

@@ -32,7 +32,7 @@ def test_every_value_knows_its_place() -> None:
 def test_a_path_that_the_text_does_not_have_gives_its_deepest_known_part() -> None:
     source = read_yaml_str(TEXT, "f.yaml")
     assert source.where(0, ("d", "nope", 3)) == "f.yaml:3:3"
-    assert source.where(0, ("nope",)) == "f.yaml"
+    assert source.where(0, ("nope",)) == "f.yaml:1:1"
     assert source.where(9, ("a",)) == "f.yaml"
 
 
