@@ -155,6 +155,10 @@ class Backend:
             found.append(Lock(key, pid, host, user, str(value.get("timestamp", ""))))
         return found
 
+    def mend(self, stack: str) -> list[str]:
+        """Remove what a killed engine left that would stop the next one; returns the keys. The stack must be ours."""
+        return []
+
     def remove_lock(self, lock: Lock) -> None:
         """Idempotent. The caller has proved that its owner is dead."""
         self._bucket.delete(lock.key)
@@ -190,6 +194,18 @@ class FileBackend(Backend):
             for folder in (self._root / _ROOT / kind).glob(f"**/{stack}"):
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def mend(self, stack: str) -> list[str]:
+        """The engine writes `KEY.attrs` beside an object, in place: one that was cut short ends every later call with
+        "failed to load checkpoint: EOF". A missing one means defaults, so a torn one is removed."""
+        root = self._root / _ROOT
+        beside = [root / "meta.yaml.attrs", *self.checkpoint(stack).parent.glob(f"{stack}.json*.attrs")]
+        for kind in ("history", "backups", "locks"):
+            beside += root.glob(f"{kind}/**/{stack}/*.attrs")
+        torn = [path for path in beside if _is_torn(path)]
+        for path in torn:
+            path.unlink(missing_ok=True)
+        return [path.relative_to(self._root).as_posix() for path in torn]
+
     def put(self, stack: str, deployment: dict[str, Any]) -> None:
         """Make the stack hold this deployment: for a throw-away copy that is previewed, never for a stack in use."""
         checkpoint = {"stack": f"organization/{PROJECT}/{stack}", "latest": deployment}
@@ -202,6 +218,16 @@ def open_backend(settings: StackSettings) -> Backend:
     """Raises `BadSetting` for a kind of URL whose states cannot be read here, or a place that does not answer."""
     folder = settings.folder
     return FileBackend(folder) if folder is not None else Backend(open_bucket(settings.backend_url))
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def _parse(data: bytes, key: str) -> State:

@@ -244,6 +244,8 @@ class Operations:
     def _recovered(self, down: bool = False) -> State | None:
         """The stack's state, made right; the project folder is ready then. Raises `StackHeld`."""
         seize(self._home, self._backend, self._stack, self._tell)
+        for key in self._backend.mend(self._stack):
+            self._tell(Told("recover", text=f"removed {key}, which a killed engine left half-written"))
         state = self._load_or_restore()
         observed = self._observe()
         plan = plan_recovery(state or State(), observed, self._request.spec, down)

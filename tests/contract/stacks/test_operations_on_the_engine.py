@@ -197,6 +197,16 @@ def test_gpus_are_leased_to_one_cluster_and_given_back(cluster):
     assert cluster.left() == []
 
 
+def test_half_written_attributes_of_a_killed_engine_do_not_stop_the_next_operation(cluster):
+    cluster.up()
+    (folder,) = (cluster.home.backend / ".pulumi" / "stacks").iterdir()
+    (folder / f"{cluster.spec.stack}.json.attrs").write_text("")
+    assert cluster.up(cluster.slot(agent_generation=1)).outcome == "succeeded"
+    (folder / f"{cluster.spec.stack}.json.attrs").write_text("{")
+    assert cluster.run("destroy").outcome == "succeeded"
+    assert cluster.left() == []
+
+
 def test_a_cancelled_up_ends_quickly_and_the_next_one_is_clean(cluster):
     state = cluster.home.nodes / cluster.machine / "agent"
     state.mkdir(parents=True)

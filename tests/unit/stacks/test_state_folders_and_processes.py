@@ -60,6 +60,17 @@ def test_a_torn_checkpoint_is_restored_from_the_one_before_and_kept(backend, tex
     assert backend.load(STACK).nodes == []
 
 
+def test_attributes_that_a_killed_engine_wrote_half_are_removed_and_whole_ones_stay(backend, tmp_path):
+    beside = backend.checkpoint(STACK).with_suffix(".json.attrs")
+    other = beside.with_name("other-abcdef.json.attrs")
+    whole = tmp_path / ".pulumi" / "meta.yaml.attrs"
+    for path, text in ((beside, ""), (other, ""), (whole, "{}")):
+        path.write_text(text)
+    assert backend.mend(STACK) == [f"{backend.key(STACK)}.attrs"]
+    assert (beside.exists(), other.exists(), whole.exists()) == (False, True, True)
+    assert backend.mend(STACK) == []
+
+
 @pytest.mark.parametrize("text", TORN)
 def test_without_a_readable_bak_the_checkpoint_of_the_last_update_counts_newest_first(backend, text, tmp_path):
     backend.checkpoint(STACK).write_text(text)
