@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from skyinfra.testing.postgres import Postgres
 from skyinfra.testing.world import World
 
 
@@ -26,6 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if (found := engine.find_engine(os.environ)) is not None:
         os.environ["SKYINFRA_PULUMI"] = str(found)
     os.environ.setdefault("SKYINFRA_HOME", "/nonexistent/skyinfra-tests-must-choose-their-own-home")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL of this machine's binaries, one per test process."""
+    server = Postgres.start()
+    if server is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture

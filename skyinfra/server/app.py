@@ -27,7 +27,7 @@ def build(services: Services) -> FastAPI:
     """The application that uvicorn serves."""
     app = _routes()
     app.state.services = services
-    app.add_middleware(Gate, tokens=services.tokens)
+    app.add_middleware(Gate, services=services)
     return app
 
 

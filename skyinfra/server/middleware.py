@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from skyinfra.model.exceptions import ApiServerAuthenticationError, APIVersionMismatchError
+from skyinfra.model.exceptions import (
+    ApiServerAuthenticationError,
+    APIVersionMismatchError,
+    ServerTemporarilyUnavailableError,
+    with_hint,
+)
 from skyinfra.server import log as server_log
 from skyinfra.server.answers import respond, status_of
-from skyinfra.server.tokens import Tokens
+from skyinfra.server.services import Services
 from skyinfra.wire import versions
 
 __all__ = ["Gate"]
@@ -22,6 +27,8 @@ _OWN_VERSIONS = [
     (versions.VERSION_HEADER.encode(), versions.PRODUCT_VERSION.encode()),
 ]
 OPEN_PATHS = frozenset({"/v1/health"})
+#: What a server that stands by answers, too.
+ALWAYS_PATHS = OPEN_PATHS | {"/v1/version", "/v1/shutdown", "/v1/server-log"}
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -29,9 +36,9 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class Gate:
-    def __init__(self, app: Any, tokens: Tokens) -> None:
+    def __init__(self, app: Any, services: Services) -> None:
         self._app = app
-        self._tokens = tokens
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +68,7 @@ class Gate:
         principal = None
         if scope["path"] not in OPEN_PATHS:
             address = (scope.get("client") or ("unknown",))[0]
-            principal = await self._tokens.resolve(headers.get(b"authorization"), address)
+            principal = await self._services.tokens.resolve(headers.get(b"authorization"), address)
             if principal is None:
                 raise ApiServerAuthenticationError(f"http://{headers.get(b'host', b'').decode('latin-1')}")
         api = headers.get(versions.API_HEADER.encode())
@@ -69,5 +76,10 @@ class Gate:
             raise APIVersionMismatchError(
                 f"this client's API is too old for the server (skyinfra {versions.PRODUCT_VERSION}), which "
                 f"needs at least {versions.MIN_API_VERSION}: upgrade the client"
+            )
+        if not self._services.acting and scope["path"] not in ALWAYS_PATHS:
+            raise with_hint(
+                ServerTemporarilyUnavailableError("this server stands by, or is coming up"),
+                f"another one acts on its database: {self._services.leader.other or '(unknown)'}",
             )
         scope["principal"] = principal

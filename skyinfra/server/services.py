@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 import uuid
+from collections.abc import Coroutine
 from typing import Any
 
 from skyinfra.runtime.package import agent_version
@@ -16,6 +17,7 @@ from skyinfra.server.fleet.fleet import Fleet
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
 from skyinfra.server.fleet.watch import Watchers
 from skyinfra.server.identity import SYSTEM, Principal, ensure_server_id
+from skyinfra.server.leader import Leader
 from skyinfra.server.requests.engine import Incoming, RequestEngine
 from skyinfra.server.requests.log import RequestLogs
 from skyinfra.server.requests.retention import keep_house
@@ -24,6 +26,7 @@ from skyinfra.server.settings import Settings
 from skyinfra.server.tokens import Tokens
 from skyinfra.server.vault import Vault, private_folder
 from skyinfra.server.workspaces import Workspaces
+from skyinfra.store import facts
 from skyinfra.store.database import Database
 from skyinfra.wire import versions
 
@@ -60,22 +63,58 @@ class Services:
         )
         self.fleet.clusters.on_change = self.watchers.look
         self.stop_asked = asyncio.Event()
+        self.leader = Leader(self.db, self.server_id, home.root, settings.lease_s)
+        self._key_check = vault.digest(b"which key")
         self._launcher = launcher
         self._tasks: list[asyncio.Task[None]] = []
+        self.acting = False
+        """False while another server acts on the same database."""
 
     async def start(self) -> None:
-        """Everything but HTTP. Unfinished requests go on from here."""
+        """Everything but HTTP. Unfinished requests go on from here, or when the server that acts is gone.
+
+        Raises `RuntimeError` when the database cannot be this server's.
+        """
         await self.db.open()
+        await self._check_key()
+        if await self.leader.take():
+            await self._act()
+        else:
+            self._keep(self._stand_by(), "standing by")
+
+    async def _check_key(self) -> None:
+        """What is sealed in a shared database must open here, too."""
+        own = self.settings.database_url == f"sqlite:///{self.settings.home.database}"
+        known = await self.db.write(lambda db: facts.first(db, "key_check", self._key_check))
+        if known == self._key_check:
+            return
+        path = self.settings.home.secrets_key
+        if not own:
+            raise RuntimeError(
+                f"the secrets in this database are sealed with another key than {path}: copy that file from the server "
+                "that made the database"
+            )
+        _say.error("the key of the secrets is not the one they were sealed with; what is sealed is lost", key=str(path))
+
+    async def _stand_by(self) -> None:
+        _say.info("stands by", home=str(self.settings.home.root))
+        await self.leader.stand_by()
+        await self._act()
+
+    async def _act(self) -> None:
+        self._keep(self.leader.keep(), "lease")
         await self._launcher.start()
         resumed = await self.engine.resume()
-        self._tasks = [
-            asyncio.create_task(self.watchers.run(), name="watchers"),
-            asyncio.create_task(self._settle_left(), name="settling"),
-            asyncio.create_task(keep_house(self.settings, self.db, self.logs, self.blobs), name="housekeeping"),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(self._essential)
+        self._keep(self.watchers.run(), "watchers")
+        self._keep(self._settle_left(), "settling")
+        self._keep(keep_house(self.settings, self.db, self.logs, self.blobs), "housekeeping")
+        self.acting = True
         _say.info("started", home=str(self.settings.home.root), resumed=resumed)
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._essential)
+        self._tasks.append(task)
 
     async def _settle_left(self) -> None:
         await self.fleet.operator.settle_left()
@@ -93,6 +132,7 @@ class Services:
         await self.engine.shutdown(self.settings.shutdown_grace_s)
         await self._launcher.stop(self.settings.shutdown_grace_s)
         await self.fleet.reach.close()
+        await self.leader.let_go()
         await self.db.close()
         _say.info("stopped")
 

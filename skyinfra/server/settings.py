@@ -34,6 +34,8 @@ class Settings:
     retry_s: float = 30.0
     """Between two rounds of `--retry-until-up`."""
     shutdown_grace_s: float = 10.0
+    lease_s: float = 10.0
+    """How long the acting server of a database may be silent before another takes over."""
     retention_s: float = 30 * DAY_S
     retention_bytes: int = 1 << 30
     blob_keep_s: float = DAY_S

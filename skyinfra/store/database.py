@@ -22,12 +22,13 @@ Work = Callable[[Connection], T]
 
 READERS = 4
 BUSY_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 30
 
 
 def open_engine(url: str, *, writer: bool) -> Engine:
     """An engine whose transactions begin as the role needs it. For SQLite the folder must exist."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=1 if writer else READERS, max_overflow=0, pool_pre_ping=True)
+        return _open_postgres(url, writer)
     engine = create_engine(
         url,
         pool_size=1 if writer else READERS,
@@ -52,6 +53,24 @@ def open_engine(url: str, *, writer: bool) -> Engine:
     return engine
 
 
+def _open_postgres(url: str, writer: bool) -> Engine:
+    """Raises `RuntimeError` when the driver is not installed."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        url = f"postgresql+psycopg://{rest}"  # the scheme alone means an older driver
+    limits = f"-c statement_timeout={STATEMENT_TIMEOUT_S * 1000} -c idle_in_transaction_session_timeout=60000"
+    try:
+        return create_engine(
+            url,
+            pool_size=1 if writer else READERS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": BUSY_TIMEOUT_S, "options": limits},
+        )
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"{error.name} is not installed: pip install 'skyinfra[postgres]'") from error
+
+
 class Database:
     """Open with `open()`, which brings the schema up to date; `close()` waits for the last write."""
 
@@ -61,6 +80,8 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="db-reader")
         self._write_engine: Engine | None = None
         self._read_engine: Engine | None = None
+        self.guard: Callable[[Connection], None] | None = None
+        """Runs in every write's transaction, before it; what it raises calls the write off."""
 
     async def open(self) -> None:
         """Raises `RuntimeError` when the database was written by a newer version of this software."""
@@ -90,6 +111,8 @@ class Database:
                 raw: Any = connection.connection.driver_connection
                 raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             with connection.begin():
+                if self.guard is not None:
+                    self.guard(connection)
                 return work(connection)
 
     async def read(self, work: Work[T]) -> T:

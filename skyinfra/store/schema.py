@@ -16,6 +16,7 @@ from skyinfra.store.tables import metadata
 __all__ = ["HEAD", "current_revision", "ensure_schema", "migrate"]
 
 HEAD = "0003"
+MIGRATION_LOCK = 0x736B7969
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -29,6 +30,8 @@ def current_revision(connection: Connection) -> str | None:
 def ensure_schema(engine: Engine) -> None:
     """Idempotent. Raises `RuntimeError` for a database that a newer version has written."""
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # two servers may come up on one database
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         at = current_revision(connection)
         if at == HEAD:
             return

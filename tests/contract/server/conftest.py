@@ -302,9 +302,10 @@ class Client:
 
 
 @asynccontextmanager
-async def served(home, world, **settings):
+async def served(home, world, database_url=None, **settings):
+    url = database_url or f"sqlite:///{home.database}"
     services = Services(
-        Settings(home, database_url=f"sqlite:///{home.database}", user_id="u1", user_name="me", **settings),
+        Settings(home, database_url=url, user_id="u1", user_name="me", **settings),
         world,
         world.connect,
         world,
@@ -325,13 +326,21 @@ async def served(home, world, **settings):
         await asyncio.gather(serving, stopping)
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request, tmp_path):
+    """An empty database of each kind: every scenario of this folder runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'home' / 'skyinfra.db'}"
+    return request.getfixturevalue("postgres").database()
+
+
 @pytest.fixture
-def on_server(tmp_path):
+def on_server(tmp_path, database_url):
     """Run `async def scenario(client)` against a fresh server."""
 
     def go(scenario, **settings):
         async def main():
-            async with served(Home(tmp_path / "home"), World(), **settings) as client:
+            async with served(Home(tmp_path / "home"), World(), database_url, **settings) as client:
                 await scenario(client)
 
         asyncio.run(asyncio.wait_for(main(), 30))
@@ -340,13 +349,17 @@ def on_server(tmp_path):
 
 
 @pytest.fixture
-def on_servers(tmp_path):
+def on_servers(tmp_path, database_url):
     """Run `async def scenario(start)`; each `async with start() as client` is a server's life on the same folder."""
 
     def go(scenario):
         async def main():
             world = World()
-            await scenario(lambda: served(Home(tmp_path / "home"), world, shutdown_grace_s=2.0))
+
+            def start(home="home", **settings):
+                return served(Home(tmp_path / home), world, database_url, shutdown_grace_s=2.0, **settings)
+
+            await scenario(start)
 
         asyncio.run(asyncio.wait_for(main(), 30))
 
