@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import Response
 
 from skyinfra.model import exceptions as public
 from skyinfra.model.errors_wire import to_wire
+from skyinfra.store.database import NoSpace
 from skyinfra.wire.errors import error_body
 
-__all__ = ["HttpError", "JobNotFound", "json_response", "respond", "status_of"]
+__all__ = ["HttpError", "JobNotFound", "json_response", "no_space", "respond", "status_of"]
 
 
 class HttpError(Exception):
@@ -41,6 +44,7 @@ _STATUS: dict[type[Exception], int] = {
     public.APIVersionMismatchError: 400,
     public.NotSupportedError: 400,
     public.ServerTemporarilyUnavailableError: 503,
+    NoSpace: 507,
     public.SkyletUnavailableError: 503,
     ValueError: 400,
     TypeError: 400,
@@ -52,6 +56,19 @@ def status_of(error: Exception) -> int:
     if isinstance(error, HttpError):
         return error.status
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def no_space(folder: Path, needed_bytes: int = 0) -> HttpError:
+    """What is said when nothing can be stored; `needed_bytes` when that is known."""
+    stat = os.statvfs(folder)
+    free = stat.f_bavail * stat.f_frsize >> 20
+    needs = f", {needed_bytes >> 20} MiB are needed" if needed_bytes else ""
+    return HttpError(
+        507,
+        "RuntimeError",
+        f"the server's disk is full: {free} MiB are free in {folder}{needs}",
+        "make room there; what only reads works meanwhile, and nothing has to be started again",
+    )
 
 
 def respond(error: Exception) -> Response:

@@ -3,8 +3,7 @@
 The holder beats every `lease_s / 3`. Who stands by takes over when it has seen no beat for `lease_s` of its own
 monotonic clock, so no two clocks are compared and a jump of one does no harm. Every write of the holder is fenced: once
 another has taken over, it is refused. A holder that cannot beat for `lease_s` ends itself. A new server of the same
-state folder, whose lock proves
-its predecessor dead, need not wait.
+state folder, whose lock proves its predecessor dead, need not wait.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from skyinfra.runtime.boundary import boundary
 from skyinfra.server import log as server_log
 from skyinfra.store import leases as rows
-from skyinfra.store.database import Database
+from skyinfra.store.database import Database, NoSpace
 from skyinfra.store.leases import Deposed
 
 __all__ = ["Leader"]
@@ -95,8 +94,10 @@ class Leader:
             began = self._ticks()
             try:
                 async with asyncio.timeout(max(0.01, self._lease_s - (began - kept_at))):
-                    await self._db.write(lambda db: rows.beat(db, LEASE, fence))
+                    await self._db.write(lambda db: rows.beat(db, LEASE, fence), patient=False)
                 kept_at = began
+            except NoSpace:
+                kept_at = began  # others cannot write either, so nobody takes over: go on answering what only reads
             except (SQLAlchemyError, TimeoutError) as error:
                 _say.warning("the lease could not be kept", error=str(error).splitlines()[:1])
                 if self._ticks() - kept_at >= self._lease_s:
@@ -109,6 +110,6 @@ class Leader:
             return
         self._db.guard = None
         try:
-            await self._db.write(lambda db: rows.free(db, LEASE, fence))
-        except (SQLAlchemyError, OSError) as error:
+            await self._db.write(lambda db: rows.free(db, LEASE, fence), patient=False)
+        except (SQLAlchemyError, NoSpace) as error:
             _say.warning("the lease was not let go; another server waits for it", error=str(error).splitlines()[0])

@@ -15,8 +15,9 @@ from skyinfra.model.exceptions import (
     with_hint,
 )
 from skyinfra.server import log as server_log
-from skyinfra.server.answers import respond, status_of
+from skyinfra.server.answers import no_space, respond, status_of
 from skyinfra.server.services import Services
+from skyinfra.store.database import NoSpace
 from skyinfra.wire import versions
 
 __all__ = ["Gate"]
@@ -57,6 +58,8 @@ class Gate:
             await self._admit(scope)
             await self._app(scope, receive, send_with_versions)
         except Exception as error:  # the outermost frame of a call
+            if isinstance(error, NoSpace):
+                error = no_space(self._services.settings.home.root)
             if status_of(error) == 500:
                 _say.error("a call failed", path=scope["path"], exc_info=error)
             if started:

@@ -27,7 +27,7 @@ from skyinfra.server.identity import Principal, Thing, authorize
 from skyinfra.server.vault import private_folder, write_private
 from skyinfra.server.workspaces import Workspaces
 from skyinfra.store import tokens as rows
-from skyinfra.store.database import Database
+from skyinfra.store.database import Database, NoSpace
 
 __all__ = ["BadTokens", "Tokens", "user_id_of"]
 
@@ -169,8 +169,8 @@ class Tokens:
             return
         self._noted[token_id] = self._ticks()
         try:
-            await self._db.write(lambda db: rows.used(db, token_id, self._clock()))
-        except (SQLAlchemyError, OSError) as error:  # a full disk must not lock readers out
+            await self._db.write(lambda db: rows.used(db, token_id, self._clock()), patient=False)
+        except (SQLAlchemyError, NoSpace) as error:  # a full disk must not lock readers out
             _say.warning("the use of a token was not noted", id=token_id, error=str(error))
 
     # --- administration --------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Tokens:
             expires_at=None if expires_in_s is None else now + expires_in_s,
         )
         boundary("server.token.before")
-        await self._db.write(lambda db: rows.add(db, new), durable=True)
+        await self._db.write(lambda db: rows.add(db, new), durable=True, patient=False)
         boundary("server.token.recorded")
         return token, await self._db.read(lambda db: rows.by_id(db, token_id))
 
@@ -229,6 +229,6 @@ class Tokens:
             "make tokens" if row.user_id == principal.user_id else "administer tokens",
             Thing(owner=row.user_id),
         )
-        await self._db.write(lambda db: rows.revoke(db, token_id, self._clock()), durable=True)
+        await self._db.write(lambda db: rows.revoke(db, token_id, self._clock()), durable=True, patient=False)
         self._known.pop(row.digest, None)
         return await self._db.read(lambda db: rows.by_id(db, token_id))

@@ -102,7 +102,7 @@ class Workspaces:
         authorize(principal, "prefer workspace")
         if name is not None:
             self.check(principal, "prefer workspace", name)
-        await self._db.write(lambda db: token_rows.prefer_workspace(db, principal.user_id, name))
+        await self._db.write(lambda db: token_rows.prefer_workspace(db, principal.user_id, name), patient=False)
 
     async def usual(self, principal: Principal) -> str:
         """Where a caller works who names no workspace: the preferred one, else ``default``, else the only one.

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
-__all__ = ["Database", "Work", "open_engine"]
+__all__ = ["Database", "NoSpace", "Work", "open_engine"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -23,6 +24,13 @@ Work = Callable[[Connection], T]
 READERS = 4
 BUSY_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
+NO_SPACE_AGAIN_S = 1.0
+#: SQLite's words, and PostgreSQL's.
+NO_SPACE_WORDS = ("database or disk is full", "No space left on device")
+
+
+class NoSpace(Exception):
+    """The disk of the database is full: nothing was written."""
 
 
 def open_engine(url: str, *, writer: bool) -> Engine:
@@ -94,20 +102,36 @@ class Database:
         self._read_engine = open_engine(self.url, writer=False)
         ensure_schema(self._write_engine)
 
-    async def write(self, work: Work[T], *, durable: bool = False) -> T:
+    async def write(self, work: Work[T], *, durable: bool = False, patient: bool = True) -> T:
         """Run `work` in one transaction, after every write asked for before it.
+
+        A full disk makes it wait until there is room again, or raises `NoSpace` when it is not `patient`.
 
         Every commit survives a killed process. Only a `durable` one is synced, with all before it, and so survives a
         power cut too: for what must be known before something is made (here a sync takes 8 ms, a commit 0.3).
         A caller that is cancelled while it waits does not undo the write: what was asked for happens.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._writer, self._in_transaction, work, durable)
-        return await asyncio.shield(future)
+        while True:
+            future = asyncio.get_running_loop().run_in_executor(self._writer, self._in_transaction, work, durable)
+            try:
+                return await asyncio.shield(future)
+            except NoSpace:
+                if not patient:
+                    raise
+                await asyncio.sleep(NO_SPACE_AGAIN_S)
 
     def _in_transaction(self, work: Work[T], durable: bool) -> T:
         assert self._write_engine is not None, "the database is not open"
-        with self._write_engine.connect() as connection:
-            if self._write_engine.dialect.name == "sqlite":
+        try:
+            return self._write(self._write_engine, work, durable)
+        except OperationalError as error:
+            if any(words in str(error.orig) for words in NO_SPACE_WORDS):
+                raise NoSpace(str(error.orig)) from error
+            raise
+
+    def _write(self, engine: Engine, work: Work[T], durable: bool) -> T:
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
                 raw: Any = connection.connection.driver_connection
                 raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             with connection.begin():

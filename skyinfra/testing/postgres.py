@@ -61,7 +61,7 @@ class Postgres:
         return server
 
     @staticmethod
-    def _as_owner() -> dict[str, Any]:
+    def _as_owner() -> Any:
         if os.getuid() != 0:
             return {}
         nobody = pwd.getpwnam("nobody")

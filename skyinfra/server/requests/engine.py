@@ -111,7 +111,7 @@ class RequestEngine:
         )
         boundary("server.accept.before")
         try:
-            request_id, is_new = await self._db.write(lambda db: rows.accept(db, row), durable=True)
+            request_id, is_new = await self._db.write(lambda db: rows.accept(db, row), durable=True, patient=False)
         except rows.SameKeyOtherBody as error:
             raise with_hint(
                 RequestAlreadyExistsError(f"idempotency key {new.key} belongs to another request ({error})"),
@@ -139,7 +139,7 @@ class RequestEngine:
 
     async def cancel(self, request_id: str) -> bool:
         """Ask for the end of a request; False when it had ended. Returns before it has ended: `wait` for that."""
-        asked = await self._db.write(lambda db: rows.request_cancel(db, request_id))
+        asked = await self._db.write(lambda db: rows.request_cancel(db, request_id), patient=False)
         active = self._active.get(request_id)
         if not asked or active is None:
             return False

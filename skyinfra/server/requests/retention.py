@@ -33,8 +33,9 @@ async def keep_house(settings: Settings, db: Database, logs: RequestLogs, blobs:
 async def clean(settings: Settings, db: Database, logs: RequestLogs, blobs: Blobs, now: float) -> list[str]:
     """Forget what is too old or too much, never an active request; returns the ids of the forgotten."""
     old = await db.read(lambda d: rows.finished_before(d, now - settings.retention_s))
-    finished = await db.read(rows.finished_oldest_first)
     sizes = await asyncio.to_thread(logs.sizes)
+    over = sum(sizes.values()) > settings.retention_bytes
+    finished = await db.read(rows.finished_oldest_first) if over else []
     gone = [*old, *_too_much(finished, sizes, set(old), settings.retention_bytes)]
     if gone:
         await db.write(lambda d: rows.remove(d, gone))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from skyinfra.model.errors_wire import to_wire
 from skyinfra.model.states import RoleName
 from skyinfra.server import intake
-from skyinfra.server.answers import HttpError, json_response
+from skyinfra.server.answers import HttpError, json_response, no_space
 from skyinfra.server.identity import Principal, Thing, authorize
 from skyinfra.server.requests.ring import Answer
 from skyinfra.server.services import Services
@@ -25,6 +26,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/requests")
 MAX_BODY = 16 << 20
 MAX_WAIT_S = 60.0
+ROOM_BYTES = 16 << 20
 
 
 def _services(request: Request) -> Services:
@@ -48,11 +50,20 @@ async def submit(verb: str, request: Request) -> Response:
     authorize(principal, verb)
     if verb in intake.READ_VERBS:
         return await _read(services, principal, verb, body)
+    _require_room(services)
     existing = None if verb == "launch" else body["cluster_name"]
     workspace = await services.workspaces.of(principal, verb, body.get("workspace"), existing)
     new = intake.incoming(verb, body, principal, workspace, request.headers.get(IDEMPOTENCY_HEADER))
     request_id = await services.engine.accept(new)
     return json_response({"id": request_id, "status": "PENDING"}, 202)
+
+
+def _require_room(services: Services) -> None:
+    """A request needs room for more than its row: logs, operations, the stack. Raises `HttpError` 507."""
+    home = services.settings.home.root
+    stat = os.statvfs(home)
+    if stat.f_bavail * stat.f_frsize < ROOM_BYTES:
+        raise no_space(home, ROOM_BYTES)
 
 
 async def _read(services: Services, principal: Principal, verb: str, body: dict[str, Any]) -> Response:
