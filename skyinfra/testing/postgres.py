@@ -36,7 +36,7 @@ class Postgres:
         self._binaries = binaries
         self._root = root
         self._data = root / "data"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes]
         self._made = 0
 
     @classmethod
@@ -102,12 +102,10 @@ class Postgres:
 
     def kill(self) -> None:
         """Like a crash."""
-        assert self._process is not None
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(30)
 
     def close(self) -> None:
-        assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(20)
