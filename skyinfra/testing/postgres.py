@@ -36,7 +36,7 @@ class Postgres:
         self._binaries = binaries
         self._root = root
         self._data = root / "data"
-        self._process: subprocess.Popen[bytes]
+        self._process: Any = None  # Popen[bytes]; who it runs as makes its type unclear
         self._made = 0
 
     @classmethod
