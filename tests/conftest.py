@@ -14,6 +14,8 @@ import pytest
 from skyinfra.testing.postgres import Postgres
 from skyinfra.testing.world import World
 
+REQUIRED = Path(__file__).with_name("required-groups.txt")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find the engine before tests change HOME; never touch the user's own state folder; pass Ctrl-C on to children.
@@ -27,6 +29,41 @@ def pytest_configure(config: pytest.Config) -> None:
     if (found := engine.find_engine(os.environ)) is not None:
         os.environ["SKYINFRA_PULUMI"] = str(found)
     os.environ.setdefault("SKYINFRA_HOME", "/nonexistent/skyinfra-tests-must-choose-their-own-home")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-groups", action="store_true", help="fail when a test of tests/required-groups.txt was skipped"
+    )
+
+
+def required_groups() -> list[str]:
+    lines = REQUIRED.read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def missed_groups(groups: list[str], ran: list[str], skipped: list[str]) -> list[str]:
+    """What to say about each group of which a test was skipped, or none ran."""
+    said = []
+    for group in groups:
+        left_out = [test for test in skipped if test.startswith(group)]
+        if left_out:
+            said.append(f"{group}: {len(left_out)} skipped, for example {left_out[0]}")
+        elif not any(test.startswith(group) for test in ran):
+            said.append(f"{group}: no test of it ran")
+    return said
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On the process that gathers the reports."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not session.config.getoption("--require-groups") or reporter is None or hasattr(session.config, "workerinput"):
+        return
+    ran = [report.nodeid for report in (*reporter.getreports("passed"), *reporter.getreports("failed"))]
+    skipped = [report.nodeid for report in reporter.getreports("skipped")]
+    for line in missed_groups(required_groups(), ran, skipped):
+        reporter.write_line(f"required group missed: {line}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from skyinfra.runtime import disk, procs
+from skyinfra.runtime import disk, health, procs
 from skyinfra.runtime.autostop import NET_REASON, Autostop
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.files import Files
@@ -33,6 +33,7 @@ from skyinfra.runtime.zygote_link import ZygoteLink
 
 LOCK_WAIT_S = 5.0
 SWEEP_S = 1.0
+HEALTH_S = 60.0
 EXIT_LOCKED = 75
 #: In the state folder: the node stopped itself, and why. Its cloud reads it and takes it away at the next start.
 POWEROFF = "poweroff.json"
@@ -97,6 +98,9 @@ class Agent:
     def __init__(self, options: Options, token: str) -> None:
         self.options, self.token = options, token
         self._idle_told: Optional[float] = None
+        self._gpus: List[str] = list(options.gpus)
+        """This node's devices, fit or not."""
+        self._verdict = health.Verdict(health.READY, "", ())
 
     async def run(self) -> None:
         options = self.options
@@ -125,8 +129,10 @@ class Agent:
         server = await self._listen()
         boundary("agent.start.made")
         sweeping = asyncio.ensure_future(self._sweep())
+        nursing = asyncio.ensure_future(self._watch_health())
         await self._stopping.wait()
         sweeping.cancel()
+        nursing.cancel()
         await server.close()
         self.zygote.close()
         loop.remove_reader(hints)
@@ -226,10 +232,37 @@ class Agent:
         disk.replace_json(os.path.join(self.options.state, "config.json"), value)
         self.jobs.config = config
         cpus = config.cpus if "cpus" in given else self.jobs.queue.cpus
-        gpus = config.gpus or self.jobs.queue.gpus  # none named: what this machine was started with
-        self.jobs.queue.resize(cpus, gpus)
+        self._gpus = config.gpus or self._gpus  # none named: what this machine was started with
+        self._offer(cpus)
         self.autostop.configure(config)
+
+    def _offer(self, cpus: float) -> None:
+        """Let jobs have the CPUs and every device that is fit. What runs goes on."""
+        self.jobs.queue.resize(cpus, [one for one in self._gpus if one not in self._verdict.bad])
+        bad = self._verdict.bad
+        self.jobs.queue.lacks = "{}: {}".format(self._verdict.state, self._verdict.reason) if bad else ""
         self.jobs.kick()
+
+    async def _watch_health(self) -> None:
+        """Look at the devices now and every minute. A change is an event; a bad device takes no new job."""
+        told: Optional[health.Verdict] = None
+        looked = -HEALTH_S
+        while True:
+            # in short sleeps: how long a minute lasts is only known when the server has pushed its configuration
+            if time.monotonic() - looked < min(HEALTH_S, self.jobs.config.minute_s):
+                await asyncio.sleep(SWEEP_S)
+                continue
+            looked = time.monotonic()
+            try:
+                gpus = list(self._gpus)
+                found = await asyncio.get_event_loop().run_in_executor(None, health.look, gpus) if gpus else None
+                if found is not None and found != told:
+                    self._verdict = found
+                    self._offer(self.jobs.queue.cpus)
+                    self.ledger.add_event("node_health", {"state": found.state, "reason": found.reason})
+                    told = found
+            except Exception as exc:  # the loop's outermost frame, as in `_sweep`
+                say("looking at the node's health failed: {!r}".format(exc))
 
     def _load_config(self) -> None:
         """The last pushed one, but for capacity: this start's options are newer than it."""

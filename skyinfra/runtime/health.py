@@ -31,7 +31,7 @@ _XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
 class Device(NamedTuple):
     """One line of nvidia-smi."""
 
-    index: str
+    number: str
     bus: str
     memory_errors: int
 
@@ -74,10 +74,10 @@ def judge(wanted: List[str], devices: Optional[List[Device]], xids: Dict[str, in
         return Verdict(READY, "", ())
     if devices is None:
         return Verdict(CORDONED, "nvidia-smi: {}".format(said or "no answer"), tuple(wanted))
-    by_index = {device.index: device for device in devices}
+    by_number = {device.number: device for device in devices}
     reasons = {}
     for one in wanted:
-        device = by_index.get(one)
+        device = by_number.get(one)
         if device is None:
             reasons[one] = "is gone"
         elif device.bus in xids:

@@ -28,6 +28,7 @@ def check(req: JobSubmit, queue: JobQueue) -> Demand:
     demand = check_demand(float(req.demand.get("cpus", 0.5)), float(req.demand.get("gpus", 0)))
     if not queue.fits(demand):
         has = "{:g} CPUs and {} GPUs".format(queue.cpus, len(queue.gpus))
+        has += " ({})".format(queue.lacks) if queue.lacks else ""
         raise ValueError("asks for {:g} CPUs and {:g} GPUs; this node has {}".format(*demand, has))
     return demand
 

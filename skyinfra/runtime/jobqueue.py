@@ -50,6 +50,8 @@ class JobQueue:
     def __init__(self, cpus: float, gpus: List[str]) -> None:
         self.cpus = cpus
         self.gpus = list(gpus)
+        self.lacks = ""
+        """Why it has fewer devices than it was given, for who asks for more than there are."""
         self._held: Dict[int, Share] = {}
         self._promise: Optional[Promise] = None
 

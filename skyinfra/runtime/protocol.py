@@ -163,5 +163,6 @@ class Event:
     at: float
     kind: str
     """``job`` (body: JobRow), ``heartbeat`` (Health; its seq is the latest, it takes none), ``idle`` ({idle_since}),
-    ``autostop`` ({event, setting, idle_s}: the idle time is over), ``agent`` ({text})."""
+    ``node_health`` ({state: READY or CORDONED, reason}), ``autostop`` ({event, setting, idle_s}: the idle time is
+    over), ``agent`` ({text})."""
     body: Dict[str, Any] = field(default_factory=dict)

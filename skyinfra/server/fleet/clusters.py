@@ -215,6 +215,13 @@ def resources_str(spec: dict[str, Any]) -> tuple[str, str]:
     return short, f"{count}x({', '.join([*parts, slot['instance_type'], 'disk=' + str(slot['disk_gb'])])})"
 
 
+def _health(row: Row) -> dict[str, Any]:
+    """By slot, of a cluster that runs: `{state, reason}`; nothing of nodes that nobody has looked at."""
+    if row.cordoned is not None:
+        return {"0": {"state": "CORDONED", "reason": row.cordoned}}
+    return (row.node_health or {}) if row.status != ClusterStatus.STOPPED.name else {}
+
+
 def _record(row: Row, last_event: str | None) -> dict[str, Any]:
     slot = row.spec["slots"][0]
     short, full = resources_str(row.spec)
@@ -253,7 +260,7 @@ def _record(row: Row, last_event: str | None) -> dict[str, Any]:
         "labels": row.spec.get("labels") or {},
         "cluster_name_on_cloud": row.stack,
         "node_names": [node.get("id") for node in row.nodes or []],
-        "node_health": row.node_health or {},
+        "node_health": _health(row),
         "priority": None,
         "priority_class": None,
         "links": {},

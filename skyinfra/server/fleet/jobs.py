@@ -122,6 +122,12 @@ def _chosen(rows: list[Any], user: str, body: Row) -> list[int]:
     return running[-1:]
 
 
+def _resources(cluster: Any, text: str) -> str:
+    """``1x[H100:0.5]``: agents count devices and do not know what they are called."""
+    gpus = cluster.spec["slots"][0]["gpus"]
+    return text.replace("[GPU:", f"[{gpus[0]}:") if gpus else text
+
+
 def _queue_record(cluster: Any, row: Row) -> Row:
     return {
         "job_id": row["job_id"],
@@ -131,7 +137,7 @@ def _queue_record(cluster: Any, row: Row) -> Row:
         "submitted_at": row["submitted_at"],
         "start_at": row["started_at"],
         "end_at": row["ended_at"],
-        "resources": row["resources"],
+        "resources": _resources(cluster, row["resources"]),
         "status": row["state"],
         "log_path": row["log_path"],
         "metadata": row["metadata"],

@@ -137,7 +137,22 @@ class Watchers:
                     rows.saw_events(db, cluster.id, seq)
 
             await self._db.write(write)
+        for event in events:
+            if event.kind == "node_health":
+                await self._note_health(cluster.id, event.body)
         await self._expiry.heard(cluster.id, events)
+
+    async def _note_health(self, cluster_id: str, said: dict[str, Any]) -> None:
+        """What the head's agent says about its node; only the head has one that speaks."""
+        state, reason = str(said.get("state")), str(said.get("reason") or "")
+        try:
+            await self._clusters.change(
+                cluster_id,
+                ("node_health", f"node 0 is {state}" + (f": {reason}" if reason else "")),
+                node_health={"0": {"state": state, "reason": reason}},
+            )
+        except rows.Stale:
+            pass  # the cluster went away meanwhile
 
     async def _comes_back(self, cluster_id: str) -> bool:
         """Whether the agent answers within a moment: it may only have been started anew, or the cluster be going."""
