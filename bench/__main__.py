@@ -13,7 +13,17 @@ from bench.measure import Row, print_table
 from skyinfra.stacks import engine
 from skyinfra.testing.world import World
 
-PARTS = ("command_line", "life", "sdk_status", "agent_queue", "objects", "catalog", "stack_floor", "scale")
+PARTS = (
+    "command_line",
+    "life",
+    "stop_start",
+    "sdk_status",
+    "agent_queue",
+    "objects",
+    "catalog",
+    "stack_floor",
+    "scale",
+)
 
 
 def main(names: list[str]) -> int:

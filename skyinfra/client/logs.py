@@ -93,6 +93,8 @@ class Follower:
     _since: float = field(default_factory=time.monotonic, init=False)
     """When the node was last known to be in reach."""
     _pause_s: float = field(default=PAUSE_S, init=False)
+    _stopped: bool = field(default=False, init=False)
+    """The cluster was stopped while its log was read: there is nobody to ask any more."""
     _whole: bool = field(default=False, init=False)
     """The last connection ended as the server meant it to."""
 
@@ -121,7 +123,8 @@ class Follower:
             self.row = self._read_row() or self.row
             if self.row["state"] in FINAL and self._whole:
                 continue
-            if self.row["state"] in FINAL and time.monotonic() - self._since > FINAL_LOST_S:
+            lost = self._stopped or time.monotonic() - self._since > FINAL_LOST_S
+            if self.row["state"] in FINAL and lost:
                 self.truncated = True
                 break
             self._pause()
@@ -172,6 +175,10 @@ class Follower:
                     self._progress()
                     yield chunk
                 self._whole = True
+        except exceptions.ClusterNotUpError:
+            if not self.follow or self.offset is None:
+                raise
+            self._stopped = True
         except (ConnectionError, exceptions.NetworkError, exceptions.SkyletUnavailableError):
             if not self.follow:
                 raise

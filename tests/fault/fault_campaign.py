@@ -21,7 +21,7 @@ import fault_scan as scan
 from skyinfra.testing.faults import Hold
 from skyinfra.testing.world import World, wait_until
 
-VERBS = ("launch", "exec", "cancel", "down")
+VERBS = ("launch", "exec", "cancel", "stop", "start", "autostop", "down")
 VICTIMS = ("client", "server", "worker", "engine", "agent", "zygote", "supervisor")
 SETTLE_S = 60.0
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
@@ -43,10 +43,14 @@ class Scenario:
     def prepare(self) -> None:
         """Bring about what the verb needs, undisturbed."""
         self._task("first", JOB)
+        if self.verb == "autostop":
+            self.world.env["SKYINFRA_MINUTE_S"] = "0.5"  # so that what it sets also comes about
         self.world.run("api", "start")
         if self.verb != "launch":
             self.world.run("launch", "-y", "-c", "c1", str(self.world.root / "first.yaml"))
-        if self.verb == "cancel":
+        if self.verb == "start":
+            self.world.run("stop", "-y", "c1")
+        if self.verb in ("cancel", "stop"):
             self._task("long", 'echo "start $SKYPILOT_INTERNAL_JOB_ID $$" >> "$WITNESS"; sleep 300')
             self.world.run("exec", "-d", "c1", str(self.world.root / "long.yaml"))
             wait_until(lambda: self._starts() >= 2, 20, "the long job started")
@@ -57,6 +61,9 @@ class Scenario:
             "launch": ["launch", "-y", "-c", "c1", str(self.world.root / "first.yaml")],
             "exec": ["exec", "c1", str(self.world.root / "first.yaml")],
             "cancel": ["cancel", "-y", "c1", "-a"],
+            "stop": ["stop", "-y", "c1"],
+            "start": ["start", "-y", "c1"],
+            "autostop": ["autostop", "-y", "c1", "-i", "1"],
             "down": ["down", "-y", "c1"],
         }[self.verb]
         self.client = self.world.popen(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 """Kill -9 of every kind of process, at boundaries and at seeded random times.
 
-The quick lane: each of launch, exec, cancel, down with each victim once, plus 30 random times. `--all` (slow): every
-boundary that the verb reaches, with the process itself and the server as victims. A failure prints its seed; run it
+The quick lane: each verb with each victim once, plus 30 random times. `--all` (slow): every boundary that the verb
+reaches, with the process itself and the server as victims. A failure prints its seed; run it
 again with ``SKYINFRA_FAULT_SEED=<seed>``.
 """
 
@@ -20,7 +20,7 @@ SEED = int(os.environ.get("SKYINFRA_FAULT_SEED", "20261124"))
 RANDOM_TIMES = 30
 
 #: The length of each verb here when nobody is killed; random kills fall within it (seconds).
-LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "down": 1.2}
+LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "stop": 1.3, "start": 1.5, "autostop": 4.0, "down": 1.2}
 
 #: A boundary at which a victim of that kind surely exists, per verb: where the process stands when it is killed.
 MOMENT = {
@@ -45,6 +45,27 @@ MOMENT = {
     ("cancel", "agent"): "agent.cancel.made",
     ("cancel", "zygote"): "agent.cancel.before",
     ("cancel", "supervisor"): "agent.cancel.before",
+    ("stop", "client"): "request.stop.power.before",
+    ("stop", "server"): "request.stop.power.made",
+    ("stop", "worker"): "provider.machine.stop.made",
+    ("stop", "engine"): "provider.machine.stop.before",
+    ("stop", "agent"): "request.stop.power.before",
+    ("stop", "zygote"): "request.stop.drain.before",
+    ("stop", "supervisor"): "request.stop.power.before",
+    ("start", "client"): "request.start.up.before",
+    ("start", "server"): "request.start.up.made",
+    ("start", "worker"): "provider.machine.update.made",
+    ("start", "engine"): "provider.agent.create.before",
+    ("start", "agent"): "request.start.settle.before",
+    ("start", "zygote"): "request.start.settle.before",
+    ("start", "supervisor"): "request.start.settle.before",
+    ("autostop", "client"): "request.autostop.set.before",
+    ("autostop", "server"): "request.expire.power.made",
+    ("autostop", "worker"): "provider.machine.stop.made",
+    ("autostop", "engine"): "provider.machine.stop.before",
+    ("autostop", "agent"): "request.expire.drain.before",
+    ("autostop", "zygote"): "request.expire.power.before",
+    ("autostop", "supervisor"): "request.autostop.tell.before",
     ("down", "client"): "request.down.destroy.before",
     ("down", "server"): "request.down.destroy.made",
     ("down", "worker"): "worker.destroy.made",
@@ -98,7 +119,12 @@ ONLY = {
     "request.revive.": None,  # the server's own request: tests/fault/test_job_lives_on.py
     "worker.recover.": None,  # reached by every test here that kills a worker
     "worker.refresh.": None,
-    "provider.machine.update.": None,
+    "agent.poweroff.": None,  # the net under a dead server: tests/e2e/test_autostop.py
+    "agent.hooks.": None,  # tests/contract/agent/test_agent_autostop.py
+    "agent.autostop.": "autostop",
+    "request.expire.": "autostop",
+    "provider.machine.stop.": "stop",
+    "provider.machine.update.": "start",
     "server.vault_key.": None,
     "server.announce.": None,
     "client.server_start.": None,

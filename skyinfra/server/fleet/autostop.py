@@ -41,11 +41,11 @@ def policy_of_launch(body: Mapping[str, Any], demand: Demand) -> AutostopConfig 
     )
 
 
-def check_can_stop(spec: ClusterSpec, policy: AutostopConfig) -> None:
+def check_can_stop(cluster_name: str, policy: AutostopConfig | None, *, spot: bool) -> None:
     """Raises `NotSupportedError` for an idle stop of what can only be removed."""
-    if policy.enabled and not policy.down and any(slot.spot for slot in spec.slots):
+    if policy is not None and policy.enabled and not policy.down and spot:
         raise with_hint(
-            NotSupportedError(f"cluster '{spec.name}' is a spot cluster: it cannot be stopped, only removed"),
+            NotSupportedError(f"cluster '{cluster_name}' is a spot cluster: it cannot be stopped, only removed"),
             "add `--down` (in YAML: `autostop: {idle_minutes: N, down: true}`)",
         )
 
@@ -107,10 +107,9 @@ class Autostop:
         if policy is None and hooks is None:
             return
         spec = ClusterSpec.from_json(cluster.spec)
-        if policy is not None:
-            check_can_stop(spec, policy)
-            if notice := notice_of(policy):
-                ctx.say(notice)
+        check_can_stop(spec.name, policy, spot=any(slot.spot for slot in spec.slots))
+        if policy is not None and (notice := notice_of(policy)):
+            ctx.say(notice)
         values, text = changes_for(spec, policy, hooks)
         await self._clusters.change(cluster.id, ("autostop", text), **values)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
+from skyinfra.model.states import ClusterStatus
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.ending import Ending
 from skyinfra.server.fleet.operate import Operator
@@ -100,9 +101,11 @@ class Down:
         if ctx.body.get("purge"):
             ctx.say(f"Forgetting {cluster.name} although not everything is gone: {failed.message or failed.leftovers}")
             return {"purged": True}
-        await self._clusters.change(
-            cluster.id, ("down_failed", failed.message or ", ".join(failed.leftovers)), status_reason="down failed"
-        )
+        doubt: dict[str, Any] = {"status_reason": "down failed"}
+        if cluster.status == ClusterStatus.AUTOSTOPPING.name:  # it is not any more, and nobody goes on by himself
+            doubt |= {"status": ClusterStatus.INIT.name, "init_kind": "unhealthy"}
+        event = ("down_failed", failed.message or ", ".join(failed.leftovers))
+        await self._clusters.change(cluster.id, event, **doubt)
         raise error_of(failed, cluster.name, "destroy")
 
     async def forget(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from skyinfra.model.names import check_not_reserved, validate_cluster_name
 from skyinfra.model.spec import ClusterSpec, Slot, stack_name
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.config import ServerConfig
-from skyinfra.server.fleet.autostop import Autostop, policy_of_launch
+from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_launch
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.placement import Placement
@@ -93,7 +93,8 @@ class Launch:
         validate_cluster_name(ctx.cluster_name)
         check_not_reserved(ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
-        policy_of_launch(ctx.body, demand)
+        policy = policy_of_launch(ctx.body, demand)
+        check_can_stop(ctx.cluster_name, policy, spot=all(wish.spot for wish in demand.wishes))
         config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         dryrun = bool(ctx.body.get("dryrun"))
@@ -266,8 +267,16 @@ class Launch:
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         if cluster is None or cluster.status != ClusterStatus.INIT.name or cluster.ever_up:
             return
-        if not await self._db.read(lambda db: operations.any_on_stack(db, cluster.stack)):
+        if _all_proven_gone(prior):
+            await self._clusters.remove(cluster, "cancelled while no place had room")
+        elif not await self._db.read(lambda db: operations.any_on_stack(db, cluster.stack)):
             await self._clusters.remove(cluster, "cancelled before anything was made")
+
+
+def _all_proven_gone(prior: Mapping[str, Any]) -> bool:
+    """Whether each place that was tried failed, and was therefore destroyed and proven empty."""
+    tried = [name.partition("#")[2] for name in prior if name.startswith("place#")]
+    return bool(tried) and all("failed" in (prior.get(f"provision#{number}") or {}) for number in tried)
 
 
 def _resources(candidate: Candidate) -> dict[str, Any]:

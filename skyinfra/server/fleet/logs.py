@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 from skyinfra.model.exceptions import SkyletUnavailableError
+from skyinfra.model.states import ClusterStatus
 from skyinfra.server.answers import JobNotFound
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.jobs import Jobs
@@ -24,7 +25,8 @@ class Logs:
     async def open(
         self, workspace: str, name: str, job: str, *, rank: int, offset: int, follow: bool, tail: int
     ) -> tuple[dict[str, str], AsyncIterator[bytes]]:
-        """Headers and bytes. Raises `ClusterDoesNotExist`, `JobNotFound`; `SkyletUnavailableError`: ask again."""
+        """Headers and bytes. Raises `ClusterDoesNotExist`, `ClusterNotUpError` (it is stopped), `JobNotFound`;
+        `SkyletUnavailableError`: ask again."""
         async with AsyncExitStack() as stack:
             agent, job_id = await self._agent_of(stack, workspace, name, job)
             with _translated(name, job_id):
@@ -44,6 +46,8 @@ class Logs:
     async def _agent_of(self, stack: AsyncExitStack, workspace: str, name: str, job: str) -> tuple[Agent, int]:
         """A connection of its own: a log may be followed for days, by any number of people."""
         cluster = await self._clusters.get(workspace, name)
+        if cluster.status == ClusterStatus.STOPPED.name:  # nobody need wait for that agent
+            await self._clusters.get_up(workspace, name)
         job_id = (await self._jobs.row(workspace, name, job))["job_id"]
         with _translated(name, job_id):
             return await stack.enter_async_context(self._reach.own_connection(cluster)), job_id

@@ -67,6 +67,7 @@ class World:
         self.operations = []
         self.refuse = []
         self.gate = None
+        self.hold_hooks = None
         self.left = []
         self.cpus, self.memory_gb, self.gpus = 4.0, 16.0, {}
         self.cancelled = []
@@ -254,6 +255,8 @@ class FakeAgent:
 
     async def run_hooks(self, event, key, *, auto):
         self._node().hooks.append((event, auto))
+        if self._world.hold_hooks is not None:
+            await self._world.hold_hooks.wait()
         return True
 
 

@@ -32,6 +32,7 @@ def test_stop_is_a_config_change_and_start_raises_the_boot(on_server):
         assert node.draining
         job = (await client.read("queue", cluster_name="c"))["result"][0]
         assert (job["status"], job["reason"]) == ("FAILED_DRIVER", "the node was stopped while the job ran")
+        assert (await client.http.get("/v1/clusters/c/jobs/1/log")).json()["type"] == "ClusterNotUpError"
         failed = await client.do("exec", task={"run": "x"}, cluster_name="c")
         assert failed["error"]["type"] == "ClusterNotUpError"
         assert failed["error"]["hint"] == "`skyinfra start c` starts it"
@@ -75,6 +76,10 @@ def test_a_spot_cluster_cannot_be_stopped_by_anybody(on_server):
         idle = await client.do("autostop", cluster_name="c", idle_minutes=5)
         assert [o["error"]["type"] for o in (stop, idle)] == ["NotSupportedError"] * 2
         assert (await client.do("autostop", cluster_name="c", idle_minutes=5, down=True))["status"] == "SUCCEEDED"
+        operations = len(client.world.operations)
+        launch = await client.launch("d", task={"resources": {"use_spot": True, "autostop": 5}})
+        assert launch["error"]["type"] == "NotSupportedError"
+        assert len(client.world.operations) == operations, "said before anything was made"
 
     on_server(scenario)
 
@@ -375,3 +380,63 @@ def test_a_node_that_stopped_itself_while_nobody_listened_is_still_removed_if_th
         assert client.world.nodes == {}
 
     on_servers(scenario)
+
+
+def test_an_expired_cluster_that_cannot_be_removed_is_in_doubt_and_says_what_is_left(on_server):
+    async def scenario(client):
+        await client.launch(down=True)
+        (node,) = client.world.nodes.values()
+        await client.do("cancel", cluster_name="c", all=True)
+        client.world.left = ["c-0-9"]
+
+        async def in_doubt():
+            node.note("idle", {})
+            return await client.state() == "INIT"
+
+        await client.until(in_doubt)
+        assert (await client.read("status"))["result"][0]["init_status_reason"] == "down failed"
+
+    on_server(scenario, minute_s=0.05)
+
+
+def test_a_launch_that_waited_for_room_and_is_cancelled_leaves_no_row(on_server):
+    async def scenario(client):
+        client.world.refuse = [("capacity", "full")]
+        launch = await client.submit("launch", task={"run": "x"}, cluster_name="c", retry_until_up=True)
+
+        async def waits():
+            return (await client.http.get(f"/v1/requests/{launch}")).json()["status"] == "WAITING"
+
+        await client.until(waits)
+        assert await client.state() == "INIT"
+        await client.http.delete(f"/v1/requests/{launch}")
+        assert (await client.result(launch))["status"] == "CANCELLED"
+        assert await client.state() is None
+
+    on_server(scenario, retry_s=600)
+
+
+def test_expiry_that_is_called_off_by_hand_begins_its_time_anew(on_server):
+    async def scenario(client):
+        await client.launch(idle_minutes_to_autostop=1)
+        (node,) = client.world.nodes.values()
+        await client.do("cancel", cluster_name="c", all=True)
+        client.world.hold_hooks = asyncio.Event()
+        await client.services.fleet.clusters.change(
+            (await row(client)).id, spec={**(await row(client)).spec, "hooks": [{"run": "x", "events": ["stop"]}]}
+        )
+        node.note("autostop", {"event": "stop", "setting": 1, "idle_s": 300})
+
+        async def autostopping():
+            return await client.state() == "AUTOSTOPPING"
+
+        await client.until(autostopping)
+        listing = (await client.http.get("/v1/requests?all=1")).json()["requests"]
+        (expire,) = [r["request_id"] for r in listing if r["name"] == "sky.expire"]
+        await client.http.delete(f"/v1/requests/{expire}")
+        assert (await client.result(expire))["status"] == "CANCELLED"
+        assert await client.state() == "UP"
+        assert (await row(client)).spec["autostop"]["setting"] == 2
+        assert not node.draining
+
+    on_server(scenario, minute_s=600)

@@ -98,10 +98,11 @@ def test_hooks_alone_leave_the_idle_clock_as_it_is():
 
 
 def test_a_spot_cluster_may_go_down_but_not_stop():
-    check_can_stop(_spec(spot=True), AutostopConfig(idle_minutes=5, down=True))
-    check_can_stop(_spec(spot=True), AutostopConfig(enabled=False))
+    check_can_stop("c", AutostopConfig(idle_minutes=5, down=True), spot=True)
+    check_can_stop("c", AutostopConfig(enabled=False), spot=True)
+    check_can_stop("c", AutostopConfig(idle_minutes=5), spot=False)
     with pytest.raises(NotSupportedError, match="spot"):
-        check_can_stop(_spec(spot=True), AutostopConfig(idle_minutes=5))
+        check_can_stop("c", AutostopConfig(idle_minutes=5), spot=True)
 
 
 def test_another_autostop_is_no_reason_to_set_up_again():
