@@ -21,9 +21,17 @@ from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
 
-__all__ = ["Autostop", "changes_for", "check_can_stop", "policy_of_launch"]
+__all__ = ["Autostop", "changes_for", "check_can_stop", "declared", "policy_of_launch"]
 
 TELL_S = 5.0
+
+
+def declared(cluster: Any) -> dict[str, Any]:
+    """The autostop of a cluster's row as its spec has it; of a row that an older version wrote, made from its columns."""
+    if cluster.spec.get("autostop") is not None:
+        return cluster.spec["autostop"]
+    wait_for = AutostopWaitFor.JOBS_AND_SSH.value
+    return {"idle_minutes": cluster.autostop, "down": cluster.to_down, "wait_for": wait_for, "setting": 0}
 
 
 def policy_of_launch(body: Mapping[str, Any], demand: Demand) -> AutostopConfig | None:
@@ -61,7 +69,7 @@ def changes_for(
     if policy is not None:
         minutes = max(1, policy.idle_minutes) if policy.enabled else -1
         down = policy.enabled and policy.down
-        declared = {
+        said = {
             "idle_minutes": minutes,
             "down": down,
             "wait_for": (policy.wait_for or AutostopWaitFor.JOBS_AND_SSH).value,
@@ -69,7 +77,7 @@ def changes_for(
             "hook_timeout": policy.hook_timeout,
             "setting": ((spec.autostop or {}).get("setting") or 0) + 1,
         }
-        spec = dataclasses.replace(spec, autostop=declared)
+        spec = dataclasses.replace(spec, autostop=said)
         values = {"autostop": minutes, "to_down": down}
         text = (
             f"{'autodown' if down else 'autostop'} after {minutes} idle min" if minutes > 0 else "autostop called off"

@@ -14,6 +14,7 @@ from skyinfra.model.states import ClusterStatus
 from skyinfra.runtime.idle import IdleClock, counts_jobs
 from skyinfra.runtime.protocol import FINAL_STATES, Event
 from skyinfra.server import log as server_log
+from skyinfra.server.fleet.autostop import declared
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.power import Power
 from skyinfra.store import clusters as rows
@@ -64,7 +65,7 @@ class Expiry:
         cluster = await self._clusters.by_id(cluster_id)
         if cluster is None or cluster.status != ClusterStatus.UP.name or cluster.autostop < 0:
             return
-        policy = cluster.spec["autostop"]
+        policy = declared(cluster)
         jobs = await self._db.read(lambda db: mirror.of_cluster(db, cluster_id))
         over = await self._idle_s(cluster, policy, jobs) >= cluster.autostop * self._minute_s
         told = any(e.kind == "autostop" and e.body.get("setting") == policy["setting"] for e in events)
@@ -78,8 +79,12 @@ class Expiry:
             if cluster.status != ClusterStatus.STOPPED.name or not cluster.to_down or seen in self._looked_at:
                 continue
             self._looked_at.add(seen)
-            if await self._power.stopped_itself(cluster):
-                self._ask(cluster, 0)
+            try:
+                if await self._power.stopped_itself(cluster):
+                    self._ask(cluster, 0)
+            except OSError as error:  # this look is a bonus: it must not end the task that all watching hangs on
+                _say.warning("a stopped cluster could not be looked at", cluster=cluster.name, why=str(error))
+                self._looked_at.discard(seen)
 
     async def _idle_s(self, cluster: Any, policy: dict[str, Any], jobs: list[dict[str, Any]]) -> float:
         key = (cluster.id, policy["setting"])
@@ -100,7 +105,7 @@ class Expiry:
         if task is not None and not task.done():
             return
         _say.info("the idle time of a cluster is over", cluster=cluster.name)
-        body = {"setting": cluster.spec["autostop"]["setting"], "newest_job": newest_job}
+        body = {"setting": declared(cluster)["setting"], "newest_job": newest_job}
         task = asyncio.create_task(self._submit_and_forget(cluster, body), name=f"expire {cluster.name}")
         self._asked[cluster.id] = task
 

@@ -12,6 +12,7 @@ from typing import Any
 from skyinfra.model.exceptions import NotSupportedError, with_hint
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.autostop import declared
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.down import Down
 from skyinfra.server.fleet.ending import Ending
@@ -109,7 +110,7 @@ class Stop:
     async def _find_expired(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """The cluster, if it is still as it was when its time was found to be over."""
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
-        policy = (cluster.spec.get("autostop") if cluster is not None else None) or {}
+        policy = {} if cluster is None else declared(cluster)
         same = policy.get("setting") == ctx.body["setting"] and policy.get("idle_minutes", -1) > 0
         if cluster is None or not same:
             return {"called_off": True}
@@ -123,7 +124,7 @@ class Stop:
         cluster = await self._clusters.by_id(prior["find"]["cluster_id"])
         if cluster is None:
             return {"called_off": True}
-        if cluster.spec["autostop"]["wait_for"] == "none":
+        if declared(cluster)["wait_for"] == "none":
             await self._ending.drain(ctx, cluster)
         elif not await self._ending.drain_if_idle(ctx, cluster, ctx.body["newest_job"]):
             return {"called_off": True}
@@ -142,7 +143,7 @@ class Stop:
         if cluster.spec["power"] == "running" and ctx.step != "destroy":
             await self._ending.undrain(cluster)
             if cluster.status == AUTOSTOPPING:
-                spec, autostop = cluster.spec, cluster.spec["autostop"]
+                spec, autostop = cluster.spec, declared(cluster)
                 later = {**spec, "autostop": {**autostop, "setting": autostop["setting"] + 1}}  # the clock begins anew
                 await self._clusters.change(cluster.id, ("autostop", "called off this time"), status=UP, spec=later)
             return
