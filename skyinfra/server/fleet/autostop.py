@@ -27,7 +27,7 @@ TELL_S = 5.0
 
 
 def declared(cluster: Any) -> dict[str, Any]:
-    """The autostop of a cluster's row as its spec has it; of a row that an older version wrote, made from its columns."""
+    """The autostop of a cluster, from its spec; of a row that an older version wrote, made from its columns."""
     if cluster.spec.get("autostop") is not None:
         return cluster.spec["autostop"]
     wait_for = AutostopWaitFor.JOBS_AND_SSH.value

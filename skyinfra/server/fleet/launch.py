@@ -174,7 +174,7 @@ class Launch:
         if ctx.body.get("resize"):
             resized = await self._resize.prepare(ctx, placed["cluster_id"], demand)
         try:
-            made = await self._provision.bring_up(
+            return await self._provision.bring_up(
                 ctx,
                 placed["cluster_id"],
                 attempt=None,
@@ -186,9 +186,9 @@ class Launch:
             if ctx.body.get("retry_until_up"):
                 raise wait_for_room(ctx, error, self._retry_s) from error
             raise
-        if resized is not None:
-            await self._resize.done(placed["cluster_id"])
-        return made
+        finally:
+            if resized is not None:  # also when it failed, was refused or called off: what is there takes jobs again
+                await self._resize.done(placed["cluster_id"])
 
     async def _sync(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._reachable(ctx)

@@ -329,6 +329,9 @@ def test_resize_changes_an_idle_node_in_place_within_the_host(on_server):
             outcome = await client.launch(task={"resources": resources}, resize=True)
             assert outcome["error"]["type"] == kind
         assert await client.state() == "UP"
+        client.world.refuse = [("consent", "would replace it")]
+        assert (await client.launch(task=grow, resize=True))["status"] == "FAILED"
+        assert not node.draining, "it takes jobs as before"
 
     on_server(scenario)
 
