@@ -33,6 +33,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
 API_VERSION = 1
+#: The oldest agent that a server of this version talks to.
+MIN_AGENT_API = 1
 HEARTBEAT_S = 5.0
 HOOKS_WAIT_S = 10.0
 

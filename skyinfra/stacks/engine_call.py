@@ -29,7 +29,7 @@ from skyinfra.stacks.events import Summary, Told, translate
 from skyinfra.stacks.provider.server import GRPC_OPTIONS, MAX_HANDLERS, add_provider
 from skyinfra.stacks.provider.servicer import Servicer
 
-__all__ = ["CANCEL_GRACE_S", "EngineCall", "Outcome"]
+__all__ = ["CANCEL_GRACE_S", "EngineCall", "Outcome", "ends_at"]
 
 CANCEL_GRACE_S = 10.0
 HANDLERS_GRACE_S = 5.0
@@ -63,6 +63,11 @@ class _Events(events_pb2_grpc.EventsServicer):
         return empty_pb2.Empty()
 
 
+def ends_at(deadline: float | None) -> float | None:
+    """A deadline (since the epoch) on the monotonic clock, which no correction of the time of day moves."""
+    return None if deadline is None else time.monotonic() + deadline - time.time()
+
+
 class EngineCall:
     """Built, run once. `interrupt` may come from a signal handler or another thread at any time."""
 
@@ -72,14 +77,14 @@ class EngineCall:
         cwd: Path,
         env: dict[str, str],
         tell: Callable[[Told], None],
-        deadline: float | None = None,
+        ends_at: float | None = None,
         stop_on: Callable[[Summary], bool] = lambda _: False,
     ) -> None:
         self._engine = engine
         self._cwd = cwd
         self._env = env
         self._tell = tell
-        self._deadline = deadline
+        self._ends_at = ends_at
         self._stop_on = stop_on
         self._process: subprocess.Popen[str] | None = None
         self._interrupted_at: float | None = None
@@ -131,7 +136,7 @@ class EngineCall:
     def _run(self, argv: list[str], env: dict[str, str], summary: Summary, close: Callable[[], None]) -> Outcome:
         try:
             with self._guard:
-                late = self._deadline is not None and time.time() > self._deadline
+                late = self._ends_at is not None and time.monotonic() > self._ends_at
                 if late or self._interrupted_at is not None:
                     return Outcome(-1, "", "", summary, interrupted=True, late=late)
                 self._process = subprocess.Popen(
@@ -159,7 +164,7 @@ class EngineCall:
                 return stdout, stderr, late, killed
             except subprocess.TimeoutExpired:
                 pass
-            if self._deadline is not None and time.time() > self._deadline and not late:
+            if self._ends_at is not None and time.monotonic() > self._ends_at and not late:
                 late = True
                 self.interrupt()
             asked = self._interrupted_at

@@ -22,7 +22,7 @@ from skyinfra.stacks import program
 from skyinfra.stacks.backend import FileBackend, State, StateUnreadable, open_backend
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.consent import unasked
-from skyinfra.stacks.engine_call import EngineCall, Outcome
+from skyinfra.stacks.engine_call import EngineCall, Outcome, ends_at
 from skyinfra.stacks.errors import classify, is_shortage
 from skyinfra.stacks.events import Summary, Told
 from skyinfra.stacks.operation import Changes, OperationRequest, OperationResult
@@ -56,6 +56,7 @@ class Operations:
         self._home = home
         self._engine = engine
         self._request = request
+        self._ends_at = ends_at(request.deadline)
         self._stack = request.stack
         self._project = project
         self._token = agent_token
@@ -302,7 +303,7 @@ class Operations:
 
     def _new_call(self, stop_on: Callable[[Summary], bool] = lambda _: False) -> EngineCall:
         env = {key: value for key, value in self._env.items() if key != "SKYINFRA_PROVIDER_PORT"}
-        call = EngineCall(self._engine, self._project, env, self._tell, self._request.deadline, stop_on)
+        call = EngineCall(self._engine, self._project, env, self._tell, self._ends_at, stop_on)
         self._call = call
         if self._cancelled:
             call.interrupt()  # the signal came between two calls

@@ -12,6 +12,7 @@ from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
+from skyinfra.runtime.protocol import MIN_AGENT_API
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.down import Undertaker
@@ -156,12 +157,17 @@ class Provision:
         await self._clusters.change(cluster_id, config_hash="")  # no task asked for this: the next one's setup runs
 
     async def answers(self, cluster: Any) -> bool:
-        """Whether the head's agent is there, of the boot and generation that the spec asks for."""
+        """Whether the head's agent is there, of the boot and generation that the spec asks for, and understood here.
+
+        One that is too old counts as gone: what brings it back installs this server's.
+        """
         slot = cluster.spec["slots"][0]
         try:
             async with self._reach.head(cluster) as agent:
                 health = await asyncio.wait_for(agent.health(), HEALTH_S)
         except (Unreachable, AgentError, TimeoutError):
+            return False
+        if health.api < MIN_AGENT_API:
             return False
         return (health.boot, health.generation) == (cluster.spec["boot"], slot["agent_generation"])
 

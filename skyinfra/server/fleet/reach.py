@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,11 +27,19 @@ WORKDIR = "~/sky_workdir"
 
 
 class Reach:
-    def __init__(self, clusters: Clusters, connect: Connect, blobs: Blobs, minute_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        clusters: Clusters,
+        connect: Connect,
+        blobs: Blobs,
+        minute_s: float = 60.0,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clusters = clusters
         self._connect = connect
         self._blobs = blobs
         self._minute_s = minute_s
+        self._ticks = ticks
         self._known: dict[str, tuple[Any, Agent]] = {}
 
     @asynccontextmanager
@@ -81,8 +90,9 @@ class Reach:
             ctx.memory.pop(WAITING, None)  # the next silence gets the whole patience again
             return result
         except Unreachable as error:
-            since = ctx.memory.setdefault(WAITING, ctx.now())
-            if ctx.now() - since < PATIENCE_S:
+            # not `ctx.now()`: a correction of the time of day is no reason to give up, or to wait for an hour
+            since = ctx.memory.setdefault(WAITING, self._ticks())
+            if self._ticks() - since < PATIENCE_S:
                 raise Park(ctx.now() + ASK_AGAIN_S, f"waits for the agent of {cluster.name}: {error}") from error
             raise with_hint(
                 ClusterNotUpError(

@@ -30,6 +30,7 @@ class FakeNode:
     boot: int = 0
     dead: bool = False
     draining: bool = False
+    api: int = 1
     off: bool = False
     stopped_by: str | None = None
     hooks: list = dataclasses.field(default_factory=list)
@@ -183,7 +184,8 @@ class FakeAgent:
 
     async def health(self):
         node = self._node()
-        return Health("0", node.boot, node.generation, "draining" if node.draining else "ready", 1.0)
+        state = "draining" if node.draining else "ready"
+        return Health("0", node.boot, node.generation, state, 1.0, api=node.api)
 
     async def put_config(self, config):
         self._node().config = config
