@@ -1,6 +1,7 @@
 """Hand a command's words to typer: one small app for the one command asked for, plain text, no completion code.
 
-`--config` is given to every command here: a file or `a.b=c`, over what the files of the user and the project say.
+`--config` is given to every command here: a file or `a.b=c`, over what the files of the user and the project say. So is
+`--workspace` to the commands that may name a cluster.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ CONFIG = inspect.Parameter(
     ],
 )
 
+WITHOUT_WORKSPACE = frozenset({"doctor", "gpus", "catalog"})
+
 
 def run(name: str, function: Callable[..., Any], words: Sequence[str]) -> int:
     """Parse `words` for `function` and call it; the exit code, 2 for a usage error."""
     app = _app()
-    app.command(name, context_settings=SETTINGS)(_configurable(function))
+    app.command(name, context_settings=SETTINGS)(_configurable(function, name not in WITHOUT_WORKSPACE))
     return _call(app, f"skyinfra {name}", words)
 
 
@@ -61,22 +64,44 @@ def run_group(name: str, functions: Mapping[str, Any], words: Sequence[str]) -> 
     return 0 if words else 2
 
 
-def _configurable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same command with `--config`, which holds for the whole process before the command begins."""
+def _configurable(function: Callable[..., Any], in_workspace: bool = False) -> Callable[..., Any]:
+    """The same command with `--config` and, if `in_workspace`, `--workspace`, unless it has that itself. Both hold for
+    the whole process before the command begins."""
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values(), CONFIG]
+    added = in_workspace and "workspace" not in signature.parameters
+    if added:
+        parameters.append(_workspace(signature))
 
     def configured(*, config: list[str] | None = None, **given: Any) -> Any:
         if config:
             from skyinfra.client.config import use_words
 
             use_words(config)
+        if added and (workspace := given.pop("workspace")) is not None:
+            from skyinfra.client.caller import use_workspace
+
+            use_workspace(workspace)
         return function(**given)
 
     configured.__doc__ = function.__doc__
     configured.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
     configured.__annotations__ = {one.name: one.annotation for one in parameters}
     return configured
+
+
+def _workspace(signature: inspect.Signature) -> inspect.Parameter:
+    """`--workspace`, and `-w` where that means nothing else (in `logs` it is the worker)."""
+    taken = any(
+        "-w" in (getattr(detail, "param_decls", None) or ())
+        for one in signature.parameters.values()
+        for detail in getattr(one.annotation, "__metadata__", ())
+    )
+    names = ["--workspace"] if taken else ["--workspace", "-w"]
+    option = typer.Option(*names, help="The workspace meant; found by the cluster's name when absent.")
+    return inspect.Parameter(
+        "workspace", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
 
 
 def _app() -> typer.Typer:
