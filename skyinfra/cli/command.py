@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyinfra.cli import out
+from skyinfra.cli import out, plain_words
 
 __all__ = ["run", "run_group"]
 
@@ -109,6 +109,7 @@ def _app() -> typer.Typer:
 
 
 def _call(app: typer.Typer, prog_name: str, words: Sequence[str]) -> int:
+    plain_words.install()
     try:
         code = app(args=list(words), prog_name=prog_name, standalone_mode=False)
     except ClickError as error:

@@ -1,6 +1,9 @@
 """`gpus` and `catalog` as screens: what is printed, where, and what is refused. No server is asked."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +95,15 @@ def test_the_age_of_each_cloud_s_prices(run: Run, tmp_path: Path) -> None:
     own.parent.mkdir(parents=True)
     own.write_text(Path(rows[0]["path"]).read_text())
     assert run("catalog", "age")[1].splitlines()[1].split()[3:] == ["refreshed", str(own)]
+
+
+def test_a_command_starts_without_a_validation_library(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom skyinfra.cli import main\n"
+        "assert main.main(['gpus', 'list', 'A100:8', '--infra', 'aws', '-o', 'json']) == 0\n"
+        "assert main.main(['api', 'status', '--limit', 'x']) == 2 if 'pydantic' not in sys.modules else False\n"
+    )
+    env = {**os.environ, "SKYINFRA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "error: Invalid value for" in done.stderr, "what is no number still gets the usual words"
