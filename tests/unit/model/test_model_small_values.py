@@ -144,7 +144,8 @@ def test_infra_texts_that_are_refused(text: str) -> None:
         InfraInfo.from_str(text)
 
 
-def test_prices_come_from_whoever_was_set() -> None:
+def test_prices_come_from_whoever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skyinfra.model.offers._current", None)  # and back to what other tests left there
     with pytest.raises(RuntimeError, match="no catalog"):
         offers()
 
@@ -156,9 +157,6 @@ def test_prices_come_from_whoever_was_set() -> None:
             return True
 
     set_offers(Flat())
-    try:
-        handle = ClusterHandle("c", launched_nodes=3, resources_config={"infra": "aws"})
-        assert handle.launched_resources.get_cost(1800) == 1.0
-        assert handle.get_hourly_price() == 6.0
-    finally:
-        set_offers(None)
+    handle = ClusterHandle("c", launched_nodes=3, resources_config={"infra": "aws"})
+    assert handle.launched_resources.get_cost(1800) == 1.0
+    assert handle.get_hourly_price() == 6.0
