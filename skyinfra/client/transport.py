@@ -211,7 +211,8 @@ class _Retry:
     """Whether and when a broken call is tried again."""
 
     def __init__(self, patient: bool, repeatable: bool, start: endpoint.Start | None) -> None:
-        self._patient = patient
+        # A remote server that this process has never reached is rather a wrong address than one that restarts.
+        self._patient = patient and (_wanted() in _reached or endpoint.given_endpoint() is None)
         self._repeatable = repeatable
         self._began = time.monotonic()
         self._failures = 0
