@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +111,26 @@ def test_status_in_full(world: World) -> None:
     assert "TERMINATED" in table[1]
     assert world.run("check").stdout.splitlines()[1].split()[:2] == ["local", "enabled"]
     assert world.run("check", "aws", check=1).stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("boundary", ["server.lease.before", "server.lease.recorded"])
+def test_a_server_killed_as_it_takes_the_lease_holds_nobody_up(world: World, boundary: str) -> None:
+    hold = world.faults.arm(boundary)
+    starting = world.popen("api", "start")
+    os.kill(hold.wait_reached(30), signal.SIGKILL)
+    starting.communicate(timeout=60)
+    hold.release()
+    assert world.run("status").returncode == 0
+    assert len(world.processes("server")) == 1
+
+
+def test_a_server_killed_as_it_makes_a_token_has_made_it_or_not(world: World) -> None:
+    world.run("api", "start")
+    hold = world.faults.arm("server.token.recorded")
+    client = world.popen("api", "token", "create", "x")
+    os.kill(hold.wait_reached(30), signal.SIGKILL)
+    client.communicate(timeout=60)
+    hold.release()
+    assert client.returncode == 1  # the answer with the token is lost, and asking twice would make two
+    (left,) = world.json("api", "token", "list")
+    world.run("api", "token", "revoke", left["id"])

@@ -127,6 +127,8 @@ ONLY = {
     "provider.machine.update.": "start",
     "server.vault_key.": None,
     "server.announce.": None,
+    "server.lease.": None,  # tests/e2e/test_team.py
+    "server.token.": None,  # tests/e2e/test_team.py
     "client.server_start.": None,
     "worker.init.": "launch",
     "worker.up.": "launch",
