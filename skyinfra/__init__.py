@@ -26,7 +26,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "status",
         "stop",
     ),
-    "client.history": ("diff", "history", "plan_of", "rollback", "tail_provision_logs"),
+    "client.history": ("diff", "eject", "history", "plan_of", "rollback", "stack_env", "tail_provision_logs"),
     "client.logs": ("download_logs", "tail_logs"),
     "client.requests": ("api_cancel", "api_status", "get", "stream_and_get"),
     "client.config": ("reload_config",),

@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("history", "Show what a cluster's stack went through."),
     "diff": ("diff", "Show what differs between two updates of a cluster, or now and planned."),
     "rollback": ("rollback", "Make a cluster what it was after an earlier update."),
+    "stack": ("stack", "A cluster's Pulumi stack: env."),
+    "eject": ("eject", "Write a cluster as an ordinary Pulumi project."),
     "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
     "check": ("check", "Show which clouds can be used, and why not the others."),
     "workspace": ("workspace", "The workspace that commands use: use, info."),
@@ -37,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("engine", "The Pulumi engine that skyinfra uses: where it is, install it."),
     "doctor": ("doctor", "Compare what exists on this machine with what the server knows."),
 }
-GROUPS = ("api", "catalog", "gpus", "workspace")
+GROUPS = ("api", "catalog", "gpus", "stack", "workspace")
 ALIASES = {"show-gpus": ("gpus", "list")}
 """Commands by older names."""
 PASSED_ON = ("engine",)

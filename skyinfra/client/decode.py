@@ -121,4 +121,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "rollback": Record,
     "optimize": _optimized,
     "list_accelerators": _accelerators,
+    "stack_env": Record,
+    "eject": Record,
 }

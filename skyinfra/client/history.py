@@ -14,7 +14,16 @@ from skyinfra.client.requests import api_status, submit
 from skyinfra.model.records import Record
 from skyinfra.model.requests import RequestId
 
-__all__ = ["diff", "history", "plan_of", "provision_events", "rollback", "tail_provision_logs"]
+__all__ = [
+    "diff",
+    "eject",
+    "history",
+    "plan_of",
+    "provision_events",
+    "rollback",
+    "stack_env",
+    "tail_provision_logs",
+]
 
 
 def history(cluster_name: str, limit: int | None = None) -> RequestId[list[Record]]:
@@ -62,6 +71,24 @@ def plan_of(request_id: RequestId[Any]) -> Record | None:
     answer = transport.call("GET", transport.path("requests", request_id, "result", wait_s=20), patient=True).json()
     plan = (answer.get("result") or {}).get("plan")
     return None if plan is None else Record(plan)
+
+
+def stack_env(cluster_name: str) -> RequestId[Record]:
+    """What drives the cluster's stack with the `pulumi` command, on the server's own host.
+
+    `get` yields `{env, lines}`: variables by name (PATH: the folder to put before yours), and lines for a shell's
+    `eval`. Raises `ClusterDoesNotExist`.
+    """
+    return submit("stack_env", {"cluster_name": cluster_name, **caller.about()})
+
+
+def eject(cluster_name: str) -> RequestId[Record]:
+    """The cluster as an ordinary Pulumi project over the same stack.
+
+    `get` yields `{files}`, texts by file name. Raises `ClusterDoesNotExist`, and `RuntimeError` when its stack cannot
+    be read.
+    """
+    return submit("eject", {"cluster_name": cluster_name, **caller.about()})
 
 
 def tail_provision_logs(

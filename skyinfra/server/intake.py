@@ -29,12 +29,14 @@ READ_VERBS = frozenset(
         "check",
         "cost_report",
         "endpoints",
+        "eject",
         "history",
         "job_status",
         "list_accelerator_counts",
         "list_accelerators",
         "optimize",
         "queue",
+        "stack_env",
         "status",
     }
 )

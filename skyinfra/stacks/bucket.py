@@ -74,7 +74,10 @@ class FolderBucket:
 
 
 class PostgresBucket:
-    """``postgres://…?table=NAME``: rows of key and base64 in JSON, as the engine writes them."""
+    """``postgres://…/DATABASE?table=NAME``: rows of key and base64 in JSON, as the engine writes them.
+
+    The engine takes the URL's path, here the database's name, for a prefix of every key.
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -86,6 +89,7 @@ class PostgresBucket:
         query = parse_qs(parts.query)
         table = query.pop("table", ["pulumi_state"])[0]
         plain = urlunsplit(parts._replace(query=urlencode(query, doseq=True)))
+        self._prefix = f"{parts.path.strip('/')}/" if parts.path.strip("/") else ""
         self._sql = sql
         self._table = sql.Identifier(*table.split("."))
         try:
@@ -104,7 +108,7 @@ class PostgresBucket:
         return done.fetchall() if done.description else []
 
     def read(self, key: str) -> bytes | None:
-        rows = self._run("SELECT data FROM {table} WHERE key = %s", key)
+        rows = self._run("SELECT data FROM {table} WHERE key = %s", self._prefix + key)
         return base64.b64decode(rows[0][0]["data"]) if rows else None
 
     def write(self, key: str, data: bytes) -> None:
@@ -112,14 +116,15 @@ class PostgresBucket:
         self._run(
             "INSERT INTO {table} (key, data) VALUES (%s, %s)"
             " ON CONFLICT (key) DO UPDATE SET data = EXCLUDED.data, updated_at = now()",
-            *(key, value),
+            *(self._prefix + key, value),
         )
 
     def delete(self, key: str) -> None:
-        self._run("DELETE FROM {table} WHERE key = %s", key)
+        self._run("DELETE FROM {table} WHERE key = %s", self._prefix + key)
 
     def keys(self, prefix: str) -> list[str]:
-        return sorted(key for (key,) in self._run("SELECT key FROM {table} WHERE starts_with(key, %s)", prefix))
+        rows = self._run("SELECT key FROM {table} WHERE starts_with(key, %s)", self._prefix + prefix)
+        return sorted(key.removeprefix(self._prefix) for (key,) in rows)
 
 
 class S3Bucket:

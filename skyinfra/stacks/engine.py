@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ __all__ = ["ENGINE_VERSION", "EngineUnavailable", "ensure_engine", "find_engine"
 ENGINE_VERSION = "3.259.0"
 INSTALLER_TIMEOUT_S = 300
 BUILD_TIMEOUT_S = 1800
+STILL_S = float(os.environ.get("SKYINFRA_ENGINE_PROGRESS_S") or 15)
+"""How often an installation says that it goes on."""
 _MODULE = "github.com/pulumi/pulumi"
 _INSTALLER = """
 import sys
@@ -129,7 +132,7 @@ def _install(cache: Path, env: Mapping[str, str], progress: Callable[[str], None
     with tempfile.TemporaryDirectory(dir=cache.parent, prefix="install-") as root:
         argv = [sys.executable, "-c", _INSTALLER, root, ENGINE_VERSION]
         try:
-            subprocess.run(argv, check=True, capture_output=True, text=True, timeout=INSTALLER_TIMEOUT_S, env=dict(env))
+            _run(argv, "installing", INSTALLER_TIMEOUT_S, progress, env=dict(env))
         except subprocess.TimeoutExpired as exc:
             raise EngineUnavailable(f"Pulumi's installer took over {INSTALLER_TIMEOUT_S} s") from exc
         except subprocess.CalledProcessError as exc:
@@ -150,21 +153,42 @@ def _build(cache: Path, env: Mapping[str, str], progress: Callable[[str], None])
         target = Path(root) / "bin" / "pulumi"
         target.parent.mkdir()
         try:
-            subprocess.run(
-                build_argv(go, target),
-                cwd=module,
-                check=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                timeout=BUILD_TIMEOUT_S,
-                env={**env, "CGO_ENABLED": "0", "GOWORK": "off"},
-            )
+            settings = {**env, "CGO_ENABLED": "0", "GOWORK": "off"}
+            _run(build_argv(go, target), "building", BUILD_TIMEOUT_S, progress, env=settings, cwd=module)
         except subprocess.TimeoutExpired as exc:
             raise EngineUnavailable(f"building it took over {BUILD_TIMEOUT_S} s") from exc
         except subprocess.CalledProcessError as exc:
             raise EngineUnavailable(f"go build failed ({_last_line(exc.stderr)})") from exc
         _adopt(target, cache)
+
+
+def _run(
+    argv: list[str],
+    doing: str,
+    timeout_s: float,
+    progress: Callable[[str], None],
+    env: dict[str, str],
+    cwd: Path | None = None,
+) -> None:
+    """Run it, and say every `STILL_S` that it still runs: minutes of silence look like a hang.
+
+    Raises `subprocess.TimeoutExpired`, and `subprocess.CalledProcessError` with what it said.
+    """
+    began = time.monotonic()
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, text=True, env=env, cwd=cwd) as run:
+        while True:
+            try:
+                _, said = run.communicate(timeout=STILL_S)
+                break
+            except subprocess.TimeoutExpired:
+                passed_s = time.monotonic() - began
+                if passed_s > timeout_s:
+                    run.kill()
+                    raise
+                progress(f"still {doing} the Pulumi engine ({passed_s:.0f} s)")
+    if run.returncode:
+        raise subprocess.CalledProcessError(run.returncode, argv, stderr=said)
 
 
 def build_argv(go: str, target: Path) -> list[str]:

@@ -26,7 +26,8 @@ __all__ = [
     "PROVIDER_VERSION",
     "engine_env",
     "prepare_home",
-    "secrets_lines",
+    "settings_lines",
+    "user_env",
     "write_project",
 ]
 
@@ -49,6 +50,14 @@ _FIXED = {
     "PULUMI_LOG_ROTATION_MAX_TOTAL_MB": "16",
 }
 
+_FOR_USERS = (
+    "PULUMI_SKIP_UPDATE_CHECK",
+    "PULUMI_DISABLE_REGISTRY_RESOLVE",
+    "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING",
+    "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL",
+    "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION",
+)
+
 
 def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of every engine process: the caller's without its Pulumi settings, and ours."""
@@ -60,6 +69,17 @@ def engine_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str
         "PULUMI_HOME": str(home.pulumi_home),
         "PULUMI_BACKEND_URL": load_settings(home, env).backend_url,
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(home.passphrase),
+    }
+
+
+def user_env(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a person's own `pulumi` needs to drive our stacks."""
+    return {
+        "SKYINFRA_HOME": str(home.root),
+        "PULUMI_HOME": str(home.pulumi_home),
+        "PULUMI_BACKEND_URL": load_settings(home, env).backend_url,
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(home.passphrase),
+        **{name: _FIXED[name] for name in _FOR_USERS},
     }
 
 
@@ -103,19 +123,20 @@ def write_project(folder: Path, stack: str, spec: ClusterSpec | None, secrets_pr
     """The project folder of one operation. `secrets_provider` is the state's own (empty: a new stack gets one)."""
     make_private_dir(folder)
     (folder / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-    lines = secrets_lines(secrets_provider)
-    if spec is not None:
-        # JSON is YAML, and the spec's text as one string is what Pulumi keeps of an object anyway.
-        lines += ["config:", f"  {CONFIG_KEY}: {json.dumps(canonical(spec))}"]
+    lines = settings_lines(spec, secrets_provider)
     if lines:
         write_atomic(folder / f"Pulumi.{stack}.yaml", ("\n".join(lines) + "\n").encode())
 
 
-def secrets_lines(provider: Mapping[str, Any]) -> list[str]:
-    """How a stack's settings file names what its state is sealed with: a salt, or a key service and its wrapped key."""
+def settings_lines(spec: ClusterSpec | None, provider: Mapping[str, Any]) -> list[str]:
+    """A stack's settings file: what its state is sealed with (a salt, or a key service and its wrapped key), its spec."""
     state = provider.get("state") or {}
     names = {"salt": "encryptionsalt", "url": "secretsprovider", "encryptedkey": "encryptedkey"}
-    return [f"{name}: {json.dumps(state[key])}" for key, name in names.items() if state.get(key)]
+    lines = [f"{name}: {json.dumps(state[key])}" for key, name in names.items() if state.get(key)]
+    if spec is not None:
+        # JSON is YAML, and the spec's text as one string is what Pulumi keeps of an object anyway.
+        lines += ["config:", f"  {CONFIG_KEY}: {json.dumps(canonical(spec))}"]
+    return lines
 
 
 def canonical(spec: ClusterSpec) -> str:

@@ -187,6 +187,14 @@ class DiffBody(_Body):
     after: int | None = Field(default=None, ge=1)
 
 
+class StackEnvBody(_Body):
+    cluster_name: str
+
+
+class EjectBody(_Body):
+    cluster_name: str
+
+
 class RollbackBody(_Body):
     cluster_name: str
     to: int = Field(ge=1)
@@ -215,6 +223,8 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "history": HistoryBody,
     "diff": DiffBody,
     "rollback": RollbackBody,
+    "stack_env": StackEnvBody,
+    "eject": EjectBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -34,12 +35,14 @@ from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.revive import Revive
 from skyinfra.server.fleet.rollback import Rollback
+from skyinfra.server.fleet.stack_access import eject, stack_env
 from skyinfra.server.fleet.start import Start
 from skyinfra.server.fleet.stop import Stop
 from skyinfra.server.identity import Principal
 from skyinfra.server.requests.steps import Handler
 from skyinfra.server.settings import Settings
 from skyinfra.server.vault import Vault
+from skyinfra.stacks.project import shell_lines
 from skyinfra.store import operations
 from skyinfra.store.database import Database
 
@@ -96,6 +99,8 @@ class Fleet:
             "cost_report": Costs(db, self.clusters).report,
             "check": Check(cloud, clouds, config).read,
             "history": history.read,
+            "stack_env": self._stack_env,
+            "eject": self._eject,
         }
 
     def _build_provision(self) -> Provision:
@@ -143,6 +148,15 @@ class Fleet:
             await self._refresh(everything=body["refresh"] == "FORCE")
         whose = None if body["all_users"] else principal.user_id
         return await self.clusters.status(body["cluster_names"], whose, body.get("workspace"), principal.barred)
+
+    async def _stack_env(self, principal: Principal, body: dict[str, Any]) -> bytes:
+        cluster = await self.clusters.get(body["workspace"], body["cluster_name"])
+        env = await asyncio.to_thread(stack_env, self._settings.home, cluster.stack)
+        return json.dumps({"env": env, "lines": shell_lines(env)}).encode()
+
+    async def _eject(self, principal: Principal, body: dict[str, Any]) -> bytes:
+        cluster = await self.clusters.get(body["workspace"], body["cluster_name"])
+        return json.dumps({"files": await asyncio.to_thread(eject, self._settings.home, cluster)}).encode()
 
     async def _refresh(self, everything: bool) -> None:
         """Compare UP clusters with what the cloud shows: stopped, or not there at all. AUTO looks only at those that

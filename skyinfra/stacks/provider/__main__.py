@@ -1,18 +1,30 @@
-"""``python -m skyinfra.stacks.provider``: the plugin process, for engines that no worker of ours drives.
+"""``pulumi-resource-skyinfra``: the plugin process, for engines that no worker of ours drives.
 
-Prints its port, as every Pulumi plugin does, and serves until its standard input ends.
+Prints its port, as every Pulumi plugin does, and serves until its standard input ends. A machine that has an agent keeps
+its token; a new one gets that of the state folder (``keys/agent-token``, 0600), made at the first need.
 """
 
 from __future__ import annotations
 
+import secrets
 import sys
 
 from skyinfra.model.home import Home
+from skyinfra.stacks.files import make_private_dir, write_atomic
 from skyinfra.stacks.provider.server import build_servicer, serve
 
 
+def folder_token(home: Home) -> str:
+    """The token of agents that no server of ours knows."""
+    path = make_private_dir(home.root / "keys") / "agent-token"
+    if not path.exists():
+        write_atomic(path, secrets.token_urlsafe(32).encode())
+    return path.read_text().strip()
+
+
 def main() -> None:
-    server, port = serve(build_servicer(Home.from_env(), agent_token=None))
+    home = Home.from_env()
+    server, port = serve(build_servicer(home, None, new_token=lambda: folder_token(home)))
     print(port, flush=True)
     sys.stdin.read()
     server.stop(grace=5).wait()

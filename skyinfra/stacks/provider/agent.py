@@ -37,14 +37,15 @@ class AgentHost(Protocol):
 
 
 class LocalAgentHost:
-    """`token` is the cluster's agent token; None = keep the one on the machine's disk."""
+    """`token` is the cluster's agent token; None = keep the one on the machine's disk, else `new_token` gives one."""
 
-    def __init__(self, home: Home, token: str | None) -> None:
+    def __init__(self, home: Home, token: str | None, new_token: Callable[[], str | None] = lambda: None) -> None:
         self._home = home
         self._token = token
+        self._new_token = new_token
 
     def ensure(self, wanted: agent_process.Wanted, cancelled: Callable[[], bool]) -> dict[str, str]:
-        agent_process.ensure_running(self._home, wanted, self._token, cancelled)
+        agent_process.ensure_running(self._home, wanted, self._token, cancelled, self._new_token)
         return agent_process.channel_of(self._home, wanted.machine_id)
 
     def machine_runs(self, machine_id: str) -> bool:

@@ -147,6 +147,8 @@ def test_help_lists_every_command_and_imports_none_of_them(sky: Sky) -> None:
         "  history      Show what a cluster's stack went through.\n"
         "  diff         Show what differs between two updates of a cluster, or now and planned.\n"
         "  rollback     Make a cluster what it was after an earlier update.\n"
+        "  stack        A cluster's Pulumi stack: env.\n"
+        "  eject        Write a cluster as an ordinary Pulumi project.\n"
         "  cost-report  Show what clusters cost, also those that are gone.\n"
         "  check        Show which clouds can be used, and why not the others.\n"
         "  workspace    The workspace that commands use: use, info.\n"

@@ -49,8 +49,14 @@ def channel_of(home: Home, machine_id: str) -> dict[str, str]:
     return {"kind": "local", "socket": str(home.node_socket(machine_id))}
 
 
-def ensure_running(home: Home, wanted: Wanted, token: str | None, cancelled: Callable[[], bool]) -> None:
-    """The agent as wanted answers `/v1/health` on its socket. Idempotent.
+def ensure_running(
+    home: Home,
+    wanted: Wanted,
+    token: str | None,
+    cancelled: Callable[[], bool],
+    new_token: Callable[[], str | None] = lambda: None,
+) -> None:
+    """The agent as wanted answers `/v1/health` on its socket. Idempotent. `new_token` when it is given none, nor has one.
 
     Raises `CloudError`: transient when the machine is gone or the agent is not ready in time, ours when its version
     cannot be had, and whatever `cancelled` cut short.
@@ -59,7 +65,7 @@ def ensure_running(home: Home, wanted: Wanted, token: str | None, cancelled: Cal
     if machine is None or machine.state == "deleting":
         raise CloudError("transient", f"machine {wanted.machine_id} is gone", "local")
     state = machines.agent_dir(home, wanted.machine_id)
-    token = token or _token_on_disk(state)
+    token = token or _token_on_disk(state) or new_token()
     if token is None:
         raise CloudError("ours", f"no token for the agent of {wanted.machine_id}")
     if _is_as_wanted(home, wanted, token):
