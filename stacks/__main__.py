@@ -1,4 +1,4 @@
-"""A skyinfra cluster as an ordinary Pulumi program: machines and their agents, from the config `skyinfra:cluster`.
+"""A skyinfra cluster as an ordinary Pulumi program, from the config `skyinfra:cluster`.
 
 Change it as you like: `Cluster` is a component, and other resources may stand beside it.
 """

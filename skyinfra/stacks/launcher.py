@@ -36,8 +36,10 @@ _KEPT = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")
 )
 _KEPT_FOR_THE_INSTALLER = frozenset(
-    ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOPROXY", "GOSUMDB", "GONOSUMDB")
-    + ("GOFLAGS", "GOPATH", "GOCACHE", "GOMODCACHE", "GOTOOLCHAIN")
+    [
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOFLAGS", "GOPATH", "GOCACHE", "GOMODCACHE", "GOTOOLCHAIN"),
+    ]
 )
 """What the first operation needs that must fetch or build the engine; in either case."""
 
@@ -224,9 +226,7 @@ class Launcher:
 
 def worker_env(home: Home, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker starts with: enough to find things, no credential. Those come with the request."""
-    kept = {
-        name: value for name, value in env.items() if name in _KEPT or name.upper() in _KEPT_FOR_THE_INSTALLER
-    }
+    kept = {name: value for name, value in env.items() if name in _KEPT or name.upper() in _KEPT_FOR_THE_INSTALLER}
     ours = {name: value for name, value in env.items() if name.startswith("SKYINFRA_") or name == "PYTHONPATH"}
     return {**kept, **ours, "SKYINFRA_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
 

@@ -15,7 +15,7 @@ from skyinfra.stacks.workspace import PROJECT, settings_lines
 
 __all__ = ["PROGRAM", "files", "shell_lines"]
 
-PROGRAM = '''"""A skyinfra cluster as an ordinary Pulumi program: machines and their agents, from the config `skyinfra:cluster`.
+PROGRAM = '''"""A skyinfra cluster as an ordinary Pulumi program, from the config `skyinfra:cluster`.
 
 Change it as you like: `Cluster` is a component, and other resources may stand beside it.
 """
@@ -52,9 +52,9 @@ $ pulumi preview      # says that nothing changes
 
 It needs Pulumi's Python language host and a Python with `skyinfra` in it (`pip install -r requirements.txt`).
 
-skyinfra goes on knowing the cluster: `skyinfra status`, `exec`, `logs` work as before. But it plans from its own spec, so
-what you change here it would change back at its next launch, stop or start of this cluster. Leave those to this project
-from now on, or make your changes with skyinfra.
+skyinfra goes on knowing the cluster: `skyinfra status`, `exec`, `logs` work as before. But it plans from its own spec:
+what you change here it would change back at its next launch, stop or start of this cluster. Leave those to this
+project from now on, or make your changes with skyinfra.
 """
 
 

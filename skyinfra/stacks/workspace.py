@@ -129,7 +129,7 @@ def write_project(folder: Path, stack: str, spec: ClusterSpec | None, secrets_pr
 
 
 def settings_lines(spec: ClusterSpec | None, provider: Mapping[str, Any]) -> list[str]:
-    """A stack's settings file: what its state is sealed with (a salt, or a key service and its wrapped key), its spec."""
+    """A stack's settings file: what seals its state (a salt, or a key service and its wrapped key), and its spec."""
     state = provider.get("state") or {}
     names = {"salt": "encryptionsalt", "url": "secretsprovider", "encryptedkey": "encryptedkey"}
     lines = [f"{name}: {json.dumps(state[key])}" for key, name in names.items() if state.get(key)]

@@ -45,5 +45,7 @@ def test_a_first_launch_shows_how_the_engine_comes_about(bare: World) -> None:
     assert "installing the Pulumi engine" in said.stderr
     assert "building the Pulumi engine" in said.stderr
     assert "still building the Pulumi engine" in said.stderr
-    assert "building the Pulumi engine" not in bare.run("launch", "-y", "-c", "c", str(bare.task("t", "echo hi"))).stderr
+    assert (
+        "building the Pulumi engine" not in bare.run("launch", "-y", "-c", "c", str(bare.task("t", "echo hi"))).stderr
+    )
     bare.run("down", "-y", "c")

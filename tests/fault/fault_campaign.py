@@ -15,13 +15,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fault_scan as scan
 
 from skyinfra.testing.faults import Hold
 from skyinfra.testing.world import World, wait_until
 
-VERBS = ("launch", "exec", "cancel", "stop", "start", "autostop", "down")
+VERBS = ("launch", "exec", "cancel", "stop", "start", "autostop", "rollback", "down")
 VICTIMS = ("client", "server", "worker", "engine", "agent", "zygote", "supervisor")
 SETTLE_S = 60.0
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
@@ -42,7 +43,7 @@ class Scenario:
 
     def prepare(self) -> None:
         """Bring about what the verb needs, undisturbed."""
-        self._task("first", JOB)
+        self._task("first", JOB, cpus=1)
         if self.verb == "autostop":
             self.world.env["SKYINFRA_MINUTE_S"] = "0.5"  # so that what it sets also comes about
         self.world.run("api", "start")
@@ -54,6 +55,9 @@ class Scenario:
             self._task("long", 'echo "start $SKYPILOT_INTERNAL_JOB_ID $$" >> "$WITNESS"; sleep 300')
             self.world.run("exec", "-d", "c1", str(self.world.root / "long.yaml"))
             wait_until(lambda: self._starts() >= 2, 20, "the long job started")
+        if self.verb == "rollback":
+            self._task("larger", "true", cpus=2)
+            self.world.run("launch", "-y", "--resize", "-c", "c1", str(self.world.root / "larger.yaml"))
 
     def begin(self) -> None:
         """Start the verb's client."""
@@ -64,6 +68,7 @@ class Scenario:
             "stop": ["stop", "-y", "c1"],
             "start": ["start", "-y", "c1"],
             "autostop": ["autostop", "-y", "c1", "-i", "1"],
+            "rollback": ["rollback", "-y", "c1", "--to", "1"],
             "down": ["down", "-y", "c1"],
         }[self.verb]
         self.client = self.world.popen(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -110,6 +115,7 @@ class Scenario:
             raise AssertionError(f"stuck requests: {self._state()}") from None
         self._wait_no_orphans("after settling")
         self._no_job_ran_twice()
+        self._is_one_or_the_other()
         self.world.run("down", "-y", "c1", check=None, timeout_s=60)
         self._wait_no_orphans("after down")
         assert scan.clusters_in_database(self.world) == set(), self._state()
@@ -117,8 +123,9 @@ class Scenario:
         wait_until(lambda: not self.world.processes(), 15, f"no process left, found {self.world.processes()}")
 
     # -- looking ---------------------------------------------------------------------------------------------------
-    def _task(self, name: str, run: str) -> Path:
-        return self.world.task(name, run, envs={"WITNESS": str(self.witness)})
+    def _task(self, name: str, run: str, cpus: int | None = None) -> Path:
+        size = {"cpus": cpus, "memory": 1} if cpus else {}
+        return self.world.task(name, run, envs={"WITNESS": str(self.witness)}, resources={"infra": "local", **size})
 
     def _starts(self) -> int:
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
@@ -142,6 +149,19 @@ class Scenario:
             return
         started = collections.Counter(line.split()[1] for line in self.witness.read_text().splitlines())
         assert all(count == 1 for count in started.values()), f"jobs started more than once: {started}"
+
+    def _is_one_or_the_other(self) -> None:
+        """A rollback that was handed in has happened, whole: the machine is what the row says it is."""
+        if self.verb != "rollback":
+            return
+        [cluster] = self.world.json("status")
+        asked = [request for request in self._requests() if request["name"] == "sky.rollback"]
+        done = any(
+            request["status"] == "SUCCEEDED" and (request["return_value"] or {}).get("handle") for request in asked
+        )
+        [machine] = self.world.home.nodes.glob("*/machine.json")
+        cpus = json.loads(machine.read_text())["cpus"]
+        assert (cluster["status"], float(cluster["cpus"]), cpus) == ("UP", cpus, 1.0 if done else 2.0), self._state()
 
     def _state(self) -> str:
         return self.world.run("api", "status", "-a", "-o", "json", check=None).stdout[-3000:]

@@ -20,7 +20,7 @@ SEED = int(os.environ.get("SKYINFRA_FAULT_SEED", "20261124"))
 RANDOM_TIMES = 30
 
 #: The length of each verb here when nobody is killed; random kills fall within it (seconds).
-LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "stop": 1.3, "start": 1.5, "autostop": 4.0, "down": 1.2}
+LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "stop": 1.3, "start": 1.5, "autostop": 4.0, "rollback": 2.5, "down": 1.2}
 
 #: A boundary at which a victim of that kind surely exists, per verb: where the process stands when it is killed.
 MOMENT = {
@@ -66,6 +66,13 @@ MOMENT = {
     ("autostop", "agent"): "request.expire.drain.before",
     ("autostop", "zygote"): "request.expire.power.before",
     ("autostop", "supervisor"): "request.autostop.tell.before",
+    ("rollback", "client"): "request.rollback.up.before",
+    ("rollback", "server"): "request.rollback.up.made",
+    ("rollback", "worker"): "provider.machine.update.made",
+    ("rollback", "engine"): "provider.machine.update.before",
+    ("rollback", "agent"): "request.rollback.up.made",
+    ("rollback", "zygote"): "request.rollback.up.before",
+    ("rollback", "supervisor"): "request.rollback.up.before",
     ("down", "client"): "request.down.destroy.before",
     ("down", "server"): "request.down.destroy.made",
     ("down", "worker"): "worker.destroy.made",
@@ -125,6 +132,7 @@ ONLY = {
     "request.expire.": "autostop",
     "provider.machine.stop.": "stop",
     "provider.machine.update.": "start",
+    "provider.machine.update.": "rollback",
     "server.vault_key.": None,
     "server.announce.": None,
     "server.lease.": None,  # tests/e2e/test_team.py

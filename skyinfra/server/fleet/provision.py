@@ -133,6 +133,8 @@ class Provision:
     ) -> None:
         """One `up` to another spec, of a cluster that exists: running or stopped, it stays so. Idempotent.
 
+        `settle_running` comes next.
+
         `before` is what `standing` said when the request began. Raises the public error of a failure; after a refusal
         for want of consent the cluster is as it was.
         """
@@ -153,8 +155,19 @@ class Provision:
                 init_kind=None,
             )
         else:
-            await self._record_up(ctx, cluster, result, None)
+            await self._note_up(ctx, cluster, result)
         await self._clusters.change(cluster_id, config_hash="")  # no task asked for this: the next one's setup runs
+
+    async def settle_running(self, ctx: StepContext, cluster_id: str) -> None:
+        """The agent of a cluster that is UP knows its place; one that died meanwhile is brought back. Idempotent."""
+        cluster = await self._clusters.by_id(cluster_id)
+        assert cluster is not None, "the lane is ours, so the row cannot have gone"
+        if cluster.status != UP:
+            return  # it is stopped: the next start tells its agent
+        if await self.answers(cluster):
+            await self._settle_in(ctx, cluster, None)
+        else:
+            await self.bring_up(ctx, cluster_id, attempt=None)
 
     async def answers(self, cluster: Any) -> bool:
         """Whether the head's agent is there, of the boot and generation that the spec asks for, and understood here.
@@ -172,6 +185,10 @@ class Provision:
         return (health.boot, health.generation) == (cluster.spec["boot"], slot["agent_generation"])
 
     async def _record_up(self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int | None) -> None:
+        await self._note_up(ctx, cluster, result)
+        await self._settle_in(ctx, await self._clusters.by_id(cluster.id), attempt)
+
+    async def _note_up(self, ctx: StepContext, cluster: Any, result: OperationResult) -> None:
         nodes = [dict(node) for node in result.nodes]
         await self._clusters.change(
             cluster.id,
@@ -184,7 +201,6 @@ class Provision:
             cordoned=None,
             launched_at=cluster.launched_at or ctx.now(),
         )
-        await self._settle_in(ctx, await self._clusters.by_id(cluster.id), attempt)
 
     async def _settle_in(self, ctx: StepContext, cluster: Any, attempt: int | None) -> None:
         """What comes after UP: the agent learns its place, the attempt its end. Idempotent."""

@@ -1,4 +1,4 @@
-"""``rollback``: find → plan (a dryrun ends here) → up. A cluster's spec is made what it was after an earlier update.
+"""``rollback``: find → plan (a dryrun ends here) → up → settle. A cluster's spec becomes that of an earlier update.
 
 What comes back is what the cluster was made of: machines, ports, labels. What does not: whether it runs (`stop` and
 `start` do that), its agent's version (this server ships one), and the counters that bring back agents and replace
@@ -59,7 +59,9 @@ class Rollback:
             return Step("find", self._find)
         if prior["find"]["dryrun"]:
             return None if "plan" in prior else Step("plan", self._plan)
-        return None if "up" in prior else Step("up", self._up)
+        if "up" not in prior:
+            return Step("up", self._up)
+        return None if "settle" in prior else Step("settle", self._settle)
 
     async def _find(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         where, number = (ctx.workspace, ctx.cluster_name), ctx.body["to"]
@@ -98,6 +100,11 @@ class Rollback:
         found = prior["find"]
         spec = ClusterSpec.from_json(found["spec"])
         await self._provision.change_spec(ctx, found["cluster_id"], spec, self._consent(ctx), found["before"])
+        return {}
+
+    async def _settle(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
+        found = prior["find"]
+        await self._provision.settle_running(ctx, found["cluster_id"])
         ctx.say(f"Cluster {ctx.cluster_name} is as it was after update {ctx.body['to']}")
         cluster = await self._clusters.by_id(found["cluster_id"])
         last = await self._db.read(lambda db: rows.last_number(db, ctx.workspace, ctx.cluster_name))

@@ -1,7 +1,7 @@
 """``pulumi-resource-skyinfra``: the plugin process, for engines that no worker of ours drives.
 
-Prints its port, as every Pulumi plugin does, and serves until its standard input ends. A machine that has an agent keeps
-its token; a new one gets that of the state folder (``keys/agent-token``, 0600), made at the first need.
+Prints its port, as every Pulumi plugin does, and serves until its standard input ends. A machine that has an agent
+keeps its token; a new one gets that of the state folder (``keys/agent-token``, 0600), made at the first need.
 """
 
 from __future__ import annotations

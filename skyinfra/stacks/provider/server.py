@@ -20,9 +20,7 @@ GRPC_OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.s
 MAX_HANDLERS = 64
 
 
-def build_servicer(
-    home: Home, agent_token: str | None, new_token: Callable[[], str | None] = lambda: None
-) -> Servicer:
+def build_servicer(home: Home, agent_token: str | None, new_token: Callable[[], str | None] = lambda: None) -> Servicer:
     """The provider's resources on this state folder. `new_token`: for an agent that has none yet and is given none."""
     return Servicer([LocalMachine(home), Agent({"local": LocalAgentHost(home, agent_token, new_token)})])
 

@@ -141,7 +141,9 @@ def make_table(url: str) -> None:
     import psycopg
 
     with psycopg.connect(url.replace("&table=states", ""), autocommit=True) as db:
-        db.execute("CREATE TABLE states (key TEXT PRIMARY KEY, data JSON NOT NULL, updated_at TIMESTAMPTZ DEFAULT now())")
+        db.execute(
+            "CREATE TABLE states (key TEXT PRIMARY KEY, data JSON NOT NULL, updated_at TIMESTAMPTZ DEFAULT now())"
+        )
 
 
 def test_a_cluster_lives_and_ends_there_and_the_pulumi_command_finds_it(

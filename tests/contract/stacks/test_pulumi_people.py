@@ -63,7 +63,9 @@ def test_an_ejected_cluster_previews_without_changes_and_can_be_changed_from_the
     assert [one["kind"] for one in json.loads(sourced.stdout)] == ["update"], sourced.stderr
 
     program = runpy.run_path(str(folder / "__main__.py"), run_name="ejected")["main"]
-    workspace = auto.LocalWorkspace(str(folder), program=program, env_vars=user_env(cluster.home), pulumi_command=command())
+    workspace = auto.LocalWorkspace(
+        str(folder), program=program, env_vars=user_env(cluster.home), pulumi_command=command()
+    )
     stack = auto.Stack.select(cluster.spec.stack, workspace)
     assert set(stack.preview().change_summary) == {"same"}
 

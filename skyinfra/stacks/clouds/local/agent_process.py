@@ -56,7 +56,7 @@ def ensure_running(
     cancelled: Callable[[], bool],
     new_token: Callable[[], str | None] = lambda: None,
 ) -> None:
-    """The agent as wanted answers `/v1/health` on its socket. Idempotent. `new_token` when it is given none, nor has one.
+    """The agent as wanted answers `/v1/health` on its socket. Idempotent. `new_token`: when it has and gets none.
 
     Raises `CloudError`: transient when the machine is gone or the agent is not ready in time, ours when its version
     cannot be had, and whatever `cancelled` cut short.
