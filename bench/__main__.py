@@ -17,6 +17,7 @@ PARTS = (
     "command_line",
     "life",
     "stop_start",
+    "history",
     "sdk_status",
     "agent_queue",
     "objects",

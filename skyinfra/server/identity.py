@@ -49,6 +49,7 @@ VIEWER_MAY = frozenset(
         "check",
         "cost_report",
         "diff",
+        "eject",
         "endpoints",
         "history",
         "job_status",
@@ -61,6 +62,7 @@ VIEWER_MAY = frozenset(
         "see requests",
         "see tokens",
         "see workspaces",
+        "stack_env",
         "status",
     }
 )

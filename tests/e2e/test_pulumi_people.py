@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -40,6 +41,16 @@ def test_stack_env_lets_the_pulumi_command_see_the_stack_and_eject_writes_its_pr
     assert "does not exist" in world.run("eject", "nope", check=1).stderr
     assert "does not exist" in world.run("stack", "env", "nope", check=1).stderr
     world.run("down", "-y", "a.b")
+
+
+def test_an_ejected_project_previews_without_changes_by_itself(world: World) -> None:
+    if shutil.which("pulumi-language-python") is None:
+        pytest.skip("no Pulumi language host for Python here: programs run inline, see tests/contract/stacks")
+    world.run("launch", "-y", "-c", "c", str(world.task("t", "echo hi")))
+    where = world.run("eject", "c", "-f", "mine").stdout.strip()
+    script = '. ./env.sh; exec "$0" preview --expect-no-changes --non-interactive'
+    done = subprocess.run(["sh", "-c", script, str(find_engine())], cwd=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_setting_that_cannot_be_honoured_is_one_line(world: World) -> None:

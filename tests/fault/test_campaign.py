@@ -20,7 +20,16 @@ SEED = int(os.environ.get("SKYINFRA_FAULT_SEED", "20261124"))
 RANDOM_TIMES = 30
 
 #: The length of each verb here when nobody is killed; random kills fall within it (seconds).
-LENGTH_S = {"launch": 2.5, "exec": 0.8, "cancel": 0.6, "stop": 1.3, "start": 1.5, "autostop": 4.0, "rollback": 2.5, "down": 1.2}
+LENGTH_S = {
+    "launch": 2.5,
+    "exec": 0.8,
+    "cancel": 0.6,
+    "stop": 1.3,
+    "start": 1.5,
+    "autostop": 4.0,
+    "rollback": 2.5,
+    "down": 1.2,
+}
 
 #: A boundary at which a victim of that kind surely exists, per verb: where the process stands when it is killed.
 MOMENT = {
@@ -132,7 +141,6 @@ ONLY = {
     "request.expire.": "autostop",
     "provider.machine.stop.": "stop",
     "provider.machine.update.": "start",
-    "provider.machine.update.": "rollback",
     "server.vault_key.": None,
     "server.announce.": None,
     "server.lease.": None,  # tests/e2e/test_team.py

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pwd
 import secrets
-import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,63 +13,12 @@ import pytest
 from skyinfra.stacks.backend import StateUnreadable, open_backend
 from skyinfra.stacks.bucket import open_bucket
 from skyinfra.stacks.engine import find_engine
-from skyinfra.stacks.processes import wait_until
 from skyinfra.stacks.settings import load_settings
 from skyinfra.stacks.workspace import user_env
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) if Path("/usr/lib/postgresql").is_dir() else []
 KINDS = ("file", "postgres", "s3")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """A database of its own, run by a user that is not root: `initdb` refuses root."""
-    if not POSTGRES:
-        pytest.skip("no PostgreSQL server programs on this machine (/usr/lib/postgresql)")
-    bin_dir = POSTGRES[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="skyp-"))
-    as_user: list[str] = []
-    if os.getuid() == 0:
-        user = next((name for name in ("postgres", "nobody") if _known(name)), None)
-        if user is None or shutil.which("setpriv") is None:
-            pytest.skip("root, and no other user to run PostgreSQL as")
-        entry = pwd.getpwnam(user)
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-        as_user = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
-    port, data = free_port(), folder / "data"
-    auth = ["--auth=trust", "--username=sky", "--no-sync"]
-    subprocess.run([*as_user, bin_dir / "initdb", "-D", data, *auth], check=True, capture_output=True, cwd=folder)
-    options = ["-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    server = subprocess.Popen(
-        [*as_user, bin_dir / "postgres", *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        assert wait_until(lambda: _listens(port), 20), "PostgreSQL did not come up"
-        yield f"postgres://sky@127.0.0.1:{port}/postgres?sslmode=disable&table=states"
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _known(name: str) -> bool:
-    try:
-        return bool(pwd.getpwnam(name))
-    except KeyError:
-        return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +59,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     elif request.param == "s3":
         yield s3_url(request.getfixturevalue("aws"))
     else:
-        with postgres() as found:
-            yield found
+        database = request.getfixturevalue("postgres").database()
+        yield f"{database.replace('postgresql:', 'postgres:')}&sslmode=disable&table=states"
 
 
 def test_a_bucket_keeps_lists_and_forgets_objects(url: str) -> None:

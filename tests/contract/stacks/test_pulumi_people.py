@@ -78,20 +78,6 @@ def test_an_ejected_cluster_previews_without_changes_and_can_be_changed_from_the
     assert cluster.run("destroy").outcome == "succeeded"
 
 
-def test_an_ejected_project_asks_for_a_language_host_that_these_machines_may_not_have(cluster, tmp_path) -> None:
-    if shutil.which("pulumi-language-python") is None:
-        pytest.skip("there is no Pulumi language host for Python here: only inline programs run")
-    assert cluster.up().outcome == "succeeded"
-    state = FileBackend(cluster.home.backend).load(cluster.spec.stack)
-    env = {**user_env(cluster.home), "PULUMI_STACK": f"organization/skyinfra/{cluster.spec.stack}"}
-    for name, text in project.files("c", cluster.spec, state.secrets_provider, env).items():
-        (tmp_path / name).write_text(text)
-    said = subprocess.run(
-        ["sh", "-c", '. ./env.sh; "$0" preview --expect-no-changes --non-interactive', find_engine()], cwd=tmp_path
-    )
-    assert said.returncode == 0
-
-
 def test_the_project_at_the_root_has_its_program_and_stack_settings_in_stacks(cluster, tmp_path) -> None:
     """Project and settings are read from the files; the program's function runs inline."""
     folder = tmp_path / "project"
