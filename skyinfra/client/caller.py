@@ -57,7 +57,9 @@ def use_workspace(name: str | None) -> None:
 
 def entrypoint(argv: Sequence[str]) -> str:
     """The command line without folders of the program and without values of variables."""
-    words = [os.path.basename(argv[0])] if argv and argv[0] else ["python"]
+    program = argv[0] if argv and argv[0] else "python"
+    # `python -m skyinfra.cli.main` is the same command under another name.
+    words = ["skyinfra" if program.endswith("/skyinfra/cli/main.py") else os.path.basename(program)]
     hide_next = False
     for word in argv[1:]:
         option, equals, value = word.partition("=")

@@ -66,6 +66,12 @@ def test_importing_the_package_and_asking_for_status_loads_nothing_heavy() -> No
     assert done.stdout == "\n\n"
 
 
+def test_the_command_is_called_skyinfra_however_it_was_started() -> None:
+    assert entrypoint(["/somewhere/skyinfra/cli/main.py", "status"]) == "skyinfra status"
+    assert entrypoint(["/usr/bin/skyinfra", "status"]) == "skyinfra status"
+    assert entrypoint(["train.py"]) == "train.py"
+
+
 def test_the_entrypoint_names_variables_but_not_their_values() -> None:
     argv = ["/bin/skyinfra", "launch", "--env", "A=1", "--secret=B=2", "--env", "C", "--secret", "D=3", "x=y"]
     assert entrypoint(argv) == "skyinfra launch --env A=… --secret=B=… --env C --secret D=… x=y"
