@@ -14,7 +14,7 @@ import typer
 
 from skyinfra.cli import out, plain_words
 
-__all__ = ["run", "run_group"]
+__all__ = ["parser", "run", "run_group"]
 
 ClickError: Any = typer.BadParameter.__mro__[2]
 """The class of everything that typer finds wrong with a command line; typer gives it no public name."""
@@ -34,9 +34,7 @@ WITHOUT_WORKSPACE = frozenset({"doctor", "gpus", "catalog"})
 
 def run(name: str, function: Callable[..., Any], words: Sequence[str]) -> int:
     """Parse `words` for `function` and call it; the exit code, 2 for a usage error."""
-    app = _app()
-    app.command(name, context_settings=SETTINGS)(_configurable(function, name not in WITHOUT_WORKSPACE))
-    return _call(app, f"skyinfra {name}", words)
+    return _call(_app_of(name, function), f"skyinfra {name}", words)
 
 
 def run_group(name: str, functions: Mapping[str, Any], words: Sequence[str]) -> int:
@@ -45,9 +43,7 @@ def run_group(name: str, functions: Mapping[str, Any], words: Sequence[str]) -> 
     if isinstance(functions.get(wanted), Mapping):
         return run_group(f"{name} {wanted}", functions[wanted], words[1:])
     if wanted in functions:
-        app = _app()
-        app.command(wanted, context_settings=SETTINGS)(_configurable(functions[wanted]))
-        return _call(app, f"skyinfra {name} {wanted}", words[1:])
+        return _call(_app_of(wanted, functions[wanted], in_group=True), f"skyinfra {name} {wanted}", words[1:])
     if words and not wanted.startswith("-"):
         out.error(f"no such command: {name} {wanted}", f"try `skyinfra {name} --help`")
         return 2
@@ -104,8 +100,16 @@ def _workspace(signature: inspect.Signature) -> inspect.Parameter:
     )
 
 
-def _app() -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+def parser(name: str, function: Callable[..., Any], *, in_group: bool = False) -> Any:
+    """The command as it is parsed, with its parameters: what the reference is written from."""
+    return typer.main.get_command(_app_of(name, function, in_group=in_group))
+
+
+def _app_of(name: str, function: Callable[..., Any], *, in_group: bool = False) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    in_workspace = not in_group and name not in WITHOUT_WORKSPACE
+    app.command(name, context_settings=SETTINGS)(_configurable(function, in_workspace))
+    return app
 
 
 def _call(app: typer.Typer, prog_name: str, words: Sequence[str]) -> int:
