@@ -1,4 +1,4 @@
-"""The reference of the command line, made from the commands themselves: ``python -m skyinfra.cli.reference docs`` writes
+"""The reference of the command line, made from the commands: ``python -m skyinfra.cli.reference docs`` writes
 `reference/cli.md` there.
 
 Reads the table in `main` and each command as typer parses it; what `--help` shows and what the page says cannot differ.
@@ -20,10 +20,12 @@ __all__ = ["Entry", "Parameter", "entries", "page"]
 
 HEAD = """# Command line
 
-Generated from the commands themselves, by `python -m skyinfra.cli.reference docs`; `skyinfra COMMAND --help` says the same.
+Generated from the commands themselves, by `python -m skyinfra.cli.reference docs`; `skyinfra COMMAND --help` says the
+same.
 
-`skyinfra --version` (`-v`), `--commit` (`-c`) and `--help` (`-h`) stand alone. Every command takes `-h`, and all but {passed_on} take `--config`: a file,
-or `a.b=c`. Old names that still work: {aliases}. Data goes to standard output, talk and progress to standard error; nothing is asked without a terminal.
+`skyinfra --version` (`-v`), `--commit` (`-c`) and `--help` (`-h`) stand alone. Every command takes `-h`, and all but
+{passed_on} take `--config`: a file, or `a.b=c`. Old names that still work: {aliases}. Data goes to standard output,
+talk and progress to standard error; nothing is asked without a terminal.
 
 ## Exit codes
 
@@ -106,10 +108,8 @@ def _parameter(one: Any) -> Parameter:
 
 def _type_word(one: Any) -> str:
     """``list[str]`` is what a repeatable option gathers; each time it takes one."""
-    bare = one.bare_type()
-    return {"str": "TEXT", "int": "N", "float": "NUMBER"}.get(
-        bare.removeprefix("list[").removesuffix("]"), bare.upper()
-    )
+    bare = str(one.bare_type()).removeprefix("list[").removesuffix("]")
+    return {"str": "TEXT", "int": "N", "float": "NUMBER"}.get(bare) or bare.upper()
 
 
 def _says_something(one: Any) -> bool:
