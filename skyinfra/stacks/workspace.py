@@ -45,6 +45,7 @@ _FIXED = {
     "PULUMI_SUPPRESS_NEO_LINK": "true",
     "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
     "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",  # a plugin on the PATH is not the one that a worker serves
     "PULUMI_AUTOMATION_API": "true",
     "PULUMI_DEBUG_COMMANDS": "true",  # without it the event log is no known flag
     "PULUMI_LOG_ROTATION_MAX_TOTAL_MB": "16",

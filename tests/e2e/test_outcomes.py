@@ -260,3 +260,11 @@ def _post(world: World, verb: str, body: dict[str, object], key: str) -> tuple[i
     )
     response = connection.getresponse()
     return response.status, json.loads(response.read())
+
+
+def test_a_launch_works_where_the_environment_of_skyinfra_is_activated(world: World) -> None:
+    """An activated environment has the provider's command on the PATH, and engines look there."""
+    env = {**world.env, "PATH": f"{Path(sys.executable).parent}:{world.env['PATH']}"}
+    done = world.run("launch", "-y", "-c", "c", str(world.task("t", "echo activated")), env=env)
+    assert "activated" in done.stdout
+    assert [record["status"] for record in world.json("status")] == ["UP"]

@@ -1,17 +1,19 @@
 """``pulumi-resource-skyinfra``: the plugin process, for engines that no worker of ours drives.
 
-Prints its port, as every Pulumi plugin does, and serves until its standard input ends. A machine that has an agent
+Prints its port, as every Pulumi plugin does, and serves until its standard input ends. Where a worker serves the
+provider already (``SKYINFRA_PROVIDER_PORT``) it says that one's port: an engine that finds this command on the PATH
+would otherwise reach a provider that does not know the cluster's token. A machine that has an agent
 keeps its token; a new one gets that of the state folder (``keys/agent-token``, 0600), made at the first need.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 
 from skyinfra.model.home import Home
 from skyinfra.stacks.files import make_private_dir, write_atomic
-from skyinfra.stacks.provider.server import build_servicer, serve
 
 
 def folder_token(home: Home) -> str:
@@ -23,6 +25,12 @@ def folder_token(home: Home) -> str:
 
 
 def main() -> None:
+    if served := os.environ.get("SKYINFRA_PROVIDER_PORT"):
+        print(served, flush=True)
+        sys.stdin.read()
+        return
+    from skyinfra.stacks.provider.server import build_servicer, serve
+
     home = Home.from_env()
     server, port = serve(build_servicer(home, None, new_token=lambda: folder_token(home)))
     print(port, flush=True)
