@@ -36,6 +36,7 @@ class Clusters:
         self._clock = clock
         self._records: list[dict[str, Any]] | None = None
         self._encoded: dict[str, bytes] = {}
+        self._changes = 0
         self._tokens: dict[str, Secret] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change: the watchers look again which clusters they should watch."""
@@ -141,6 +142,7 @@ class Clusters:
         self._changed()
 
     def _changed(self) -> None:
+        self._changes += 1
         self._records = None
         self._encoded.clear()
         self.on_change()
@@ -162,20 +164,22 @@ class Clusters:
         known = self._encoded.get(key)
         if known is not None:
             return known
-        if self._records is None:
-            found = await self._db.read(_rows_with_events)
-            self._records = [_record(row, event) for row, event in found]
+        records, seen = self._records, self._changes
+        if records is None:
+            records = [_record(row, event) for row, event in await self._db.read(_rows_with_events)]
+            if seen == self._changes:  # else a change came while we read: ours may be older, and must not be kept
+                self._records = records
         patterns = None if names is None else [names] if isinstance(names, str) else names
         chosen = [
             record
-            for record in self._records
+            for record in records
             if (user_id is None or record["user_hash"] == user_id)
             and (workspace is None or record["workspace"] == workspace)
             and record["workspace"] not in barred
             and (patterns is None or any(fnmatch.fnmatchcase(record["name"], p) for p in patterns))
         ]
         encoded = json.dumps(chosen, separators=(",", ":")).encode()
-        if len(self._encoded) < 64:
+        if seen == self._changes and len(self._encoded) < 64:
             self._encoded[key] = encoded
         return encoded
 
