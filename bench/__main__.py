@@ -19,10 +19,9 @@ PARTS = (
     "stop_start",
     "history",
     "sdk_status",
-    "agent_queue",
+    "children",
     "objects",
     "catalog",
-    "stack_floor",
     "scale",
 )
 
