@@ -23,6 +23,7 @@ from skyinfra.server.requests.log import RequestLogs
 from skyinfra.server.requests.retention import keep_house
 from skyinfra.server.requests.ring import ReadRing
 from skyinfra.server.settings import Settings
+from skyinfra.server.tasks import end_tasks
 from skyinfra.server.tokens import Tokens
 from skyinfra.server.vault import Vault, private_folder
 from skyinfra.server.workspaces import Workspaces
@@ -126,9 +127,7 @@ class Services:
             self.stop_asked.set()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self.engine.shutdown(self.settings.shutdown_grace_s)
         await self._launcher.stop(self.settings.shutdown_grace_s)
         await self.fleet.reach.close()

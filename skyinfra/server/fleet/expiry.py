@@ -17,6 +17,7 @@ from skyinfra.server import log as server_log
 from skyinfra.server.fleet.autostop import declared
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.power import Power
+from skyinfra.server.tasks import end_tasks
 from skyinfra.store import clusters as rows
 from skyinfra.store import jobs as mirror
 from skyinfra.store.database import Database
@@ -51,9 +52,7 @@ class Expiry:
 
     async def close(self) -> None:
         """Stop waiting; the requests go on by themselves."""
-        for task in self._asked.values():
-            task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await end_tasks(self._asked.values())
 
     async def heard(self, cluster_id: str, events: Sequence[Event]) -> None:
         """The node spoke: look at the clock, and at what it says of its own."""

@@ -19,6 +19,7 @@ from skyinfra.server.fleet.expiry import Expiry
 from skyinfra.server.fleet.ports import Agent, AgentError, Unreachable
 from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.reach import Reach
+from skyinfra.server.tasks import end_tasks
 from skyinfra.store import clusters as rows
 from skyinfra.store import jobs as mirror
 from skyinfra.store.database import Database
@@ -72,9 +73,8 @@ class Watchers:
                 except TimeoutError:
                     pass  # the slow look under the hints
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), self._expiry.close(), return_exceptions=True)
+            await end_tasks(self._tasks.values())
+            await self._expiry.close()
 
     async def _reconcile(self) -> None:
         rows_now = await self._clusters.all()
@@ -107,7 +107,8 @@ class Watchers:
     async def _follow(self, cluster: Any, agent: Agent) -> None:
         """Until the stream ends or falls silent. Events that arrive together are stored together."""
         # Each time: an agent that was started anew, by whom it may be, learns its place from here.
-        await asyncio.wait_for(agent.put_config(self._reach.config_of(cluster)), COMES_BACK_S * 5)
+        async with asyncio.timeout(COMES_BACK_S * 5):
+            await agent.put_config(self._reach.config_of(cluster))
         arrived: asyncio.Queue[Event | None] = asyncio.Queue()
         reader = asyncio.create_task(_read_events(agent, cluster.events_seq, arrived))
         try:
@@ -163,7 +164,8 @@ class Watchers:
                 return True
             try:
                 async with self._reach.head(cluster) as agent:
-                    await asyncio.wait_for(agent.health(), COMES_BACK_S)
+                    async with asyncio.timeout(COMES_BACK_S):
+                        await agent.health()
                     return True
             except (Unreachable, AgentError, TimeoutError):
                 if time.monotonic() > deadline:

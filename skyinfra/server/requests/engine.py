@@ -260,6 +260,8 @@ class RequestEngine:
         await self._db.write(partial(self._open_step, request_id, step, len(prior)))
         result: Any = None
         while step is not None:
+            if active.cancel_requested or self._stopping:
+                raise asyncio.CancelledError  # a cancel that something in the last step swallowed
             result = await self._perform(active, step, prior)
             done, prior = step, {**prior, step.name: result}
             step = active.handler.plan(prior)
