@@ -217,7 +217,12 @@ class Launcher:
 
         def members() -> list[processes.Identity]:
             mark = f"SKYINFRA_HOME={self._home.root}"
-            return [process for process in processes.session_members(sid) if processes.environ_has(process.pid, mark)]
+            return [
+                process
+                for process in processes.session_members(sid)
+                # One that hides its environment is between two programs, or ending: neither may be left behind.
+                if processes.environ_has(process.pid, mark) or processes.environ_hidden(process.pid)
+            ]
 
         left = await asyncio.to_thread(processes.end, members)
         if left:

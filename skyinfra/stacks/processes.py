@@ -23,6 +23,7 @@ __all__ = [
     "descendants",
     "end",
     "environ_has",
+    "environ_hidden",
     "marked",
     "me",
     "session_members",
@@ -61,6 +62,19 @@ def environ_has(pid: int, marker: str) -> bool:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return marker.encode() in environ.split(b"\0")
+
+
+def environ_hidden(pid: int) -> bool:
+    """Whether a living process shows no environment: it is ending, or between two programs.
+
+    (So does one that was started with none at all.)
+    """
+    try:
+        return not Path(f"/proc/{pid}/environ").read_bytes()
+    except ProcessLookupError:
+        return True  # what Linux 6.18 answers for a process whose memory is gone and whose threads are not yet
+    except (FileNotFoundError, PermissionError):
+        return False
 
 
 def _living(pids: Iterable[int], wanted: Callable[[procs.Stat], bool]) -> list[Identity]:
