@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from skyinfra.testing.hosts import HostLab, HostsUnavailable
 from skyinfra.testing.postgres import Postgres
 from skyinfra.testing.world import World
 
@@ -91,3 +92,14 @@ def world() -> Iterator[World]:
     finally:
         world.close()
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def lab() -> Iterator[HostLab]:
+    """A network of test hosts, empty at first; skips where there can be none."""
+    try:
+        lab = HostLab()
+    except HostsUnavailable as exc:
+        pytest.skip(str(exc))
+    with lab:
+        yield lab
