@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["AgentClient", "AgentError", "Unreachable", "connect", "open_channel"]
+
+
+KINDS = ("local",)
+"""A kind is a module here with ``async open(node) -> httpx2.AsyncBaseTransport``, which raises `Unreachable`."""
 
 
 class Unreachable(Exception):
@@ -27,15 +32,13 @@ async def open_channel(node: dict[str, Any]) -> httpx2.AsyncBaseTransport:
 
     Raises `Unreachable` when the node has no channel (it is stopped) or one of a kind this release does not know.
     """
-    import httpx2  # here: importing this package must stay cheap for those who only want the names
-
     channel = node.get("channel")
     if not channel:
         raise Unreachable("the node is stopped")
-    if channel.get("kind") == "local":
-        # No TLS on a unix socket: `verify` would load the host's certificates for each channel, 43 ms of event loop.
-        return httpx2.AsyncHTTPTransport(uds=channel["socket"], verify=False)
-    raise Unreachable(f"no channel of kind {channel.get('kind')!r} here")
+    if channel.get("kind") not in KINDS:
+        raise Unreachable(f"no channel of kind {channel.get('kind')!r} here")
+    # Here: importing this package must stay cheap for those who only want the names.
+    return await importlib.import_module(f"skyinfra.channels.{channel['kind']}").open(node)
 
 
 async def connect(node: dict[str, Any], token: str) -> AgentClient:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from skyinfra.runtime.package import agent_version
@@ -40,7 +40,7 @@ _WAIT_FOR_EVER_S = 10 * 365 * 86400.0
 class Services:
     """Build, `start`, serve, `stop`. `stop_asked` is set when somebody wants the server to end."""
 
-    def __init__(self, settings: Settings, launcher: Launcher, connect: Connect, cloud: Cloud) -> None:
+    def __init__(self, settings: Settings, launcher: Launcher, connect: Connect, clouds: Mapping[str, Cloud]) -> None:
         self.settings = settings
         home = settings.home
         private_folder(home.root)
@@ -55,7 +55,7 @@ class Services:
         self.blobs = Blobs(home.blobs)
         self.ring = ReadRing()
         self.fleet = Fleet(
-            settings, self.db, vault, self.blobs, launcher, connect, cloud, self.server_id, agent_version()
+            settings, self.db, vault, self.blobs, launcher, connect, clouds, self.server_id, agent_version()
         )
         self.engine = RequestEngine(self.db, vault, self.logs, self.fleet.handlers)
         self.fleet.submit = self._submit_internal

@@ -296,7 +296,8 @@ class Operations:
         return importlib.import_module(f"skyinfra.stacks.clouds.{self._cloud}.{name}")
 
     def _observe(self) -> list[dict[str, Any]]:
-        return self._cloud_module("observe").observe(self._home, self._stack)
+        region = self._request.spec.region if self._request.spec else None
+        return self._cloud_module("observe").observe(self._home, self._stack, (region,) if region else ())
 
     def _write_project(self, state: State | None) -> None:
         write_project(self._project, self._stack, self._request.spec, state.secrets_provider if state else {})

@@ -1,4 +1,4 @@
-"""Which clouds a request may use, and what they offer: the catalogs of those that are enabled, the local one live."""
+"""Which clouds a request may use, and what they offer: the catalogs of the enabled ones, live where they say so."""
 
 from __future__ import annotations
 
@@ -6,39 +6,61 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from skyinfra.catalog.catalog import Catalog
-from skyinfra.catalog.offers import Offer
 from skyinfra.catalog.pool import PoolCatalog
 from skyinfra.catalog.sources import Sources
 from skyinfra.model.config import Config
 from skyinfra.model.exceptions import NoCloudAccessError, with_hint
 from skyinfra.model.home import Home
 from skyinfra.model.resources import Resources
-from skyinfra.server.fleet.ports import Cloud
+from skyinfra.server.fleet.ports import Cloud, Standing
+from skyinfra.stacks.clouds.failures import CloudError
 
-__all__ = ["Clouds"]
+__all__ = ["Clouds", "machines_of", "observe_clouds"]
 
-USABLE = ("local",)
-"""Clouds on which this version can make clusters."""
+FALLBACK = "local"
+"""Used when it is named, or when no other cloud is enabled."""
 
 
 class Clouds:
-    """Every call may ask the host: run it in a thread."""
+    """Every call may ask a cloud: run it in a thread."""
 
-    def __init__(self, home: Home, local: Cloud) -> None:
+    def __init__(self, home: Home, clouds: Mapping[str, Cloud]) -> None:
         self._home = home
-        self._local = local
+        self._clouds = clouds
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """On which this version can make clusters."""
+        return tuple(self._clouds)
+
+    def __getitem__(self, name: str) -> Cloud:
+        """Raises `NoCloudAccessError` for one that this version does not know."""
+        found = self._clouds.get(name)
+        if found is None:
+            raise NoCloudAccessError(
+                f"this skyinfra cannot make clusters on {name}; it can on: {', '.join(self.names)}"
+            )
+        return found
+
+    def standing(self, name: str, config: Config, *, thorough: bool = False) -> Standing:
+        """Whether clusters may be made there now: the server's `allowed_clouds`, then the cloud's own word."""
+        allowed = _allowed(config)
+        if allowed is not None and name not in allowed:
+            return Standing(False, f"not allowed: allowed_clouds names {', '.join(sorted(allowed)) or 'none'}")
+        return self[name].check() if thorough else self[name].standing()
 
     def enabled(self, config: Config) -> tuple[str, ...]:
         """Usable and, where the server's `allowed_clouds` says so, allowed. Raises `NoCloudAccessError` for none."""
-        allowed = config.get_nested(("allowed_clouds",), None)
-        if allowed is None:
-            return USABLE
-        names = {str(name).lower() for name in allowed}
-        enabled = tuple(cloud for cloud in USABLE if cloud in names)
+        standings = {name: self.standing(name, config) for name in self.names}
+        enabled = tuple(name for name, one in standings.items() if one.enabled)
         if not enabled:
+            allowed = _allowed(config)
+            if allowed is None or allowed & set(self.names):
+                reasons = "; ".join(f"{name}: {one.reason}" for name, one in standings.items())
+                raise NoCloudAccessError(f"no cloud is enabled: {reasons}")
             raise with_hint(
-                NoCloudAccessError(f"no cloud is enabled: allowed_clouds names {', '.join(sorted(names)) or 'none'}"),
-                f"clusters can be made on: {', '.join(USABLE)}; add it to allowed_clouds in the server's config.yaml",
+                NoCloudAccessError(f"no cloud is enabled: allowed_clouds names {', '.join(sorted(allowed)) or 'none'}"),
+                f"clusters can be made on: {', '.join(self.names)}; see allowed_clouds in the server's config.yaml",
             )
         return enabled
 
@@ -51,52 +73,65 @@ class Clouds:
         left = [one for one in given if one.cloud is None or str(one.cloud).lower() in enabled]
         if given and not left:
             asked = sorted({str(one.cloud).lower() for one in given})
+            reasons = [f"{name}: {self.standing(name, config).reason}" for name in asked if name in self._clouds]
             raise with_hint(
                 NoCloudAccessError(
                     f"the task asks for {' or '.join(asked)}, which is not enabled; enabled: {', '.join(enabled)}"
                 ),
-                f"use `infra: {enabled[0]}`, or leave infra out",
+                "; ".join([*reasons, f"use `infra: {enabled[0]}`, or leave infra out"]),
             )
         return left if isinstance(alternatives, list) else set(left)
 
-    def catalog(self, config: Config) -> Catalog:
-        """The offers of the enabled clouds. Raises as `enabled`."""
-        return self._catalog(self.enabled(config))
+    def catalog(self, config: Config, alternatives: Iterable[Resources] = ()) -> Catalog:
+        """The offers of the enabled clouds. Raises as `enabled`.
+
+        With `alternatives` the local cloud counts only if one of them names it or there is no other.
+        """
+        enabled, asked = self.enabled(config), list(alternatives)
+        named = any(one.cloud is not None and str(one.cloud).lower() == FALLBACK for one in asked)
+        if asked and not named and set(enabled) != {FALLBACK}:
+            enabled = tuple(name for name in enabled if name != FALLBACK)
+        return self._catalog(enabled)
 
     def everything(self) -> Catalog:
-        """The offers of every cloud that has data, enabled or not, and of this host."""
+        """The offers of every cloud that has data, enabled or not, and of what is there live."""
         return self._catalog(None)
 
     def host(self, config: Config) -> str | None:
         """What this host has, in words; None where the local cloud may not be used."""
-        if "local" not in self.enabled(config):
+        if FALLBACK not in self.enabled(config):
             return None
-        has = self._local.capacity()
-        gpus = ", ".join(f"{name}:{count}" for name, count in sorted(has["gpus"].items())) or "no GPUs"
-        return f"this host has {has['cpus']:g} CPUs, {has['memory_gb']:g} GB of memory, {gpus}"
+        return self.standing(FALLBACK, config).reason
 
     def _catalog(self, clouds: Iterable[str] | None) -> Catalog:
-        local = PoolCatalog("local", _machines(self._local.capacity()))
-        return Catalog.from_sources(Sources.of_home(self._home.root), clouds, [local])
+        chosen = None if clouds is None else tuple(clouds)
+        wanted = self.names if chosen is None else [name for name in self.names if name in chosen]
+        live = [PoolCatalog(name, machines) for name in wanted if (machines := self[name].machines()) is not None]
+        return Catalog.from_sources(Sources.of_home(self._home.root), chosen, live)
 
 
-def _machines(capacity: Mapping[str, Any]) -> list[Offer]:
-    """This host: without accelerators, and once with each kind that it has. It costs nothing."""
-    gpus: Mapping[str, int] = capacity["gpus"]
-    kinds: list[tuple[str | None, int]] = [(None, 0), *sorted(gpus.items())]
-    return [
-        Offer(
-            cloud="local",
-            instance_type="local",
-            vcpus=float(capacity["cpus"]),
-            memory_gib=float(capacity["memory_gb"]),
-            accelerator=name,
-            accelerator_count=float(count),
-            accelerator_memory_gib=None,
-            region="local",
-            zones=(),
-            price=0.0,
-            spot_price=0.0,
-        )
-        for name, count in kinds
-    ]
+def machines_of(clouds: Clouds, cluster: Any) -> list[dict[str, Any]]:
+    """What the cluster's cloud shows of it, by tag. Raises what the cloud raises: no answer is not "nothing there"."""
+    region = cluster.spec.get("region")
+    return clouds[cluster.spec["cloud"]].observe(cluster.stack, (region,) if region else ())
+
+
+def observe_clouds(clouds: Clouds, rows: Iterable[Any]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """What there is of all these clusters, by stack, with one look per cloud; and what went wrong, by cloud."""
+    regions: dict[str, set[str]] = {}
+    for row in rows:
+        regions.setdefault(row.spec["cloud"], set()).update(filter(None, [row.spec.get("region")]))
+    seen: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    for name, where in regions.items():
+        try:
+            for machine in clouds[name].observe(None, sorted(where)):
+                seen.setdefault(machine["cluster"], []).append(machine)
+        except (CloudError, NoCloudAccessError) as error:
+            failed[name] = error.words if isinstance(error, CloudError) else str(error)
+    return seen, failed
+
+
+def _allowed(config: Config) -> set[str] | None:
+    names = config.get_nested(("allowed_clouds",), None)
+    return None if names is None else {str(name).lower() for name in names}

@@ -11,11 +11,11 @@ from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.clouds import Clouds, machines_of
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.ending import Ending
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import Next, error_of, next_move
-from skyinfra.server.fleet.ports import Cloud
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
 from skyinfra.stacks.operation import OperationResult
@@ -28,26 +28,26 @@ __all__ = ["Down", "Undertaker"]
 class Undertaker:
     """Destroys a cluster's stack and proves it gone: for `down`, and for attempts that failed."""
 
-    def __init__(self, db: Database, operator: Operator, cloud: Cloud) -> None:
+    def __init__(self, db: Database, operator: Operator, clouds: Clouds) -> None:
         self._db = db
         self._operator = operator
-        self._cloud = cloud
+        self._clouds = clouds
 
     async def destroy(self, ctx: StepContext, cluster: Any) -> OperationResult | None:
         """None when everything is gone; otherwise the failed result, with the names of what is left. Idempotent."""
         touched = await self._db.read(lambda db: operations.any_on_stack(db, cluster.stack))
-        if touched or await self._left(cluster.stack):
+        if touched or await self._left(cluster):
             spec = ClusterSpec.from_json(cluster.spec)
             result = await self._operator.run(ctx, cluster, "destroy", spec, consent=("*",))
             if result.outcome != "succeeded" and next_move(result) is not Next.STOP:
                 result = await self._operator.run(ctx, cluster, "destroy", spec, consent=("*",))
             if result.outcome != "succeeded":
                 return result
-        left = await self._left(cluster.stack)
+        left = await self._left(cluster)
         return OperationResult("failed", 0, "leftovers", leftovers=tuple(left)) if left else None
 
-    async def _left(self, stack: str) -> list[str]:
-        return [node["id"] for node in await asyncio.to_thread(self._cloud.observe, stack)]
+    async def _left(self, cluster: Any) -> list[str]:
+        return [node["id"] for node in await asyncio.to_thread(machines_of, self._clouds, cluster)]
 
 
 class Down:

@@ -12,7 +12,7 @@ from skyinfra.server.blobs import Blobs
 from skyinfra.server.config import ServerConfig
 from skyinfra.server.fleet.autostop import Autostop
 from skyinfra.server.fleet.check import Check
-from skyinfra.server.fleet.clouds import Clouds
+from skyinfra.server.fleet.clouds import Clouds, observe_clouds
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.costs import Costs
 from skyinfra.server.fleet.doctor import examine
@@ -62,29 +62,29 @@ class Fleet:
         blobs: Blobs,
         launcher: Launcher,
         connect: Connect,
-        cloud: Cloud,
+        clouds: Mapping[str, Cloud],
         server_id: str,
         agent_version: str,
     ) -> None:
         self._settings = settings
         self._db = db
         self.submit: Submit = _nobody
-        self._cloud = cloud
+        self._clouds = Clouds(settings.home, clouds)
         self.clusters = Clusters(db, vault)
         self.reach = Reach(self.clusters, connect, blobs, settings.minute_s)
         self.operator = Operator(db, launcher, self.clusters)
         self.jobs = Jobs(db, self.clusters, self.reach)
         self.logs = Logs(self.clusters, self.reach, self.jobs)
-        self.power = Power(db, self.clusters, self.operator, self.reach, cloud)
-        config, clouds = ServerConfig(settings.home.config), Clouds(settings.home, cloud)
-        optimize = Optimize(clouds, config)
+        self.power = Power(db, self.clusters, self.operator, self.reach, self._clouds)
+        config = ServerConfig(settings.home.config)
+        optimize = Optimize(self._clouds, config)
         self._agent_version = agent_version
         self._planner = Planner(self.operator)
         provision = self._build_provision()
         history = History(db, self.clusters, provision, self._planner)
         rollback = Rollback(db, self.clusters, provision, self._planner)
         self.handlers = {
-            **self._build_handlers(config, Placement(db, clouds), provision, server_id),
+            **self._build_handlers(config, Placement(db, self._clouds), provision, server_id),
             "diff": history.diff_handler(),
             "rollback": rollback.handler(),
         }
@@ -97,14 +97,14 @@ class Fleet:
             "list_accelerator_counts": optimize.accelerator_counts,
             "endpoints": Endpoints(self.clusters).read,
             "cost_report": Costs(db, self.clusters).report,
-            "check": Check(cloud, clouds, config).read,
+            "check": Check(self._clouds, config).read,
             "history": history.read,
             "stack_env": self._stack_env,
             "eject": self._eject,
         }
 
     def _build_provision(self) -> Provision:
-        self._undertaker = Undertaker(self._db, self.operator, self._cloud)
+        self._undertaker = Undertaker(self._db, self.operator, self._clouds)
         return Provision(
             self._db, self.clusters, self.operator, self.reach, self._undertaker, self.power, self._agent_version
         )
@@ -114,7 +114,7 @@ class Fleet:
     ) -> Mapping[str, Handler]:
         db, clusters, reach, power, retry_s = self._db, self.clusters, self.reach, self.power, self._settings.retry_s
         undertaker, ending = self._undertaker, Ending(self.reach)
-        autostop, resize = Autostop(clusters, reach), Resize(clusters, ending, self._cloud)
+        autostop, resize = Autostop(clusters, reach), Resize(clusters, ending, self._clouds)
         launch = Launch(
             db,
             clusters,
@@ -161,11 +161,12 @@ class Fleet:
     async def _refresh(self, everything: bool) -> None:
         """Compare UP clusters with what the cloud shows: stopped, or not there at all. AUTO looks only at those that
         may change by themselves (spot, autostop)."""
-        seen: dict[str, list[Any]] = {}
-        for machine in await asyncio.to_thread(self._cloud.observe):
-            seen.setdefault(machine["cluster"], []).append(machine)
-        for row in await self.clusters.all():
-            if row.status != ClusterStatus.UP.name or not (everything or _changes_by_itself(row)):
+        rows = [row for row in await self.clusters.all() if row.status == ClusterStatus.UP.name]
+        rows = [row for row in rows if everything or _changes_by_itself(row)]
+        seen, failed = await asyncio.to_thread(observe_clouds, self._clouds, rows)
+        for row in rows:
+            if (why := failed.get(row.spec["cloud"])) is not None:  # no answer is not "gone"
+                await self.clusters.change(row.id, ("refresh", why), status_reason=f"not refreshed: {why}")
                 continue
             machines = seen.get(row.stack)
             if not machines:

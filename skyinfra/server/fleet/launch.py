@@ -105,7 +105,7 @@ class Launch:
                 check_fits(cluster, demand)
             return {"exists": True, "dryrun": dryrun, "cluster_id": cluster.id, "candidates": []}
         candidates, table = await self._placement.rank(ctx.body["task"], config, ctx.body["optimize_target"])
-        if not demand.named_cloud:
+        if not demand.named_cloud and candidates[0].cloud == "local":
             ctx.say("No other cloud is enabled: using the local cloud (this machine)")
         found = [c.to_json() for c in candidates]
         return {"exists": False, "dryrun": dryrun, "candidates": found, "table": table}

@@ -34,9 +34,10 @@ class Optimize:
         config = self._config.of_request(body)
         graph = body["dag"]
         dag = _dag(graph)
+        asked = [one for task in dag.tasks for one in task.resources]
         for task in dag.tasks:
             task.set_resources(self._clouds.reachable(task.resources, config))
-        plan = plan_dag(dag, OptimizeTarget[body["minimize"]], offers=self._clouds.catalog(config))
+        plan = plan_dag(dag, OptimizeTarget[body["minimize"]], offers=self._clouds.catalog(config, asked))
         best = {id(one.task): one.chosen.candidate.resources().to_yaml_config() for one in plan.tasks}
         return {
             **graph,

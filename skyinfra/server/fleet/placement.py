@@ -48,8 +48,9 @@ class Placement:
 
     def _plan(self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget) -> TaskPlan:
         task = Task.from_yaml_config({k: v for k, v in config_of_task.items() if k in _PLACED_BY})
+        asked = list(task.resources)
         task.set_resources(self._clouds.reachable(task.resources, config))
-        catalog = self._clouds.catalog(config)
+        catalog = self._clouds.catalog(config, asked)
         try:
             ranked = plan_task(task, catalog, minimize, (), {})
         except ResourcesUnavailableError as error:

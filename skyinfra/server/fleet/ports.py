@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from skyinfra.channels import AgentError, Unreachable
 from skyinfra.runtime.protocol import Event, FilesApply, Health, JobRow, JobSubmit, NodeConfig
+from skyinfra.stacks.clouds.registry import Cloud, Standing
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 
-__all__ = ["Agent", "AgentError", "Cloud", "Connect", "JobLog", "Launcher", "Unreachable"]
+__all__ = ["Agent", "AgentError", "Cloud", "Connect", "JobLog", "Launcher", "Standing", "Unreachable"]
 
 
 class JobLog(Protocol):
@@ -63,10 +64,3 @@ class Launcher(Protocol):
     ) -> OperationResult: ...
     async def settle(self, operation_id: str) -> OperationResult | None: ...
     async def forget(self, operation_id: str) -> None: ...
-
-
-class Cloud(Protocol):
-    """What the fleet asks about a cloud without touching a stack. Both calls may block: run them in a thread."""
-
-    def capacity(self) -> Any: ...
-    def observe(self, stack: str | None = None) -> list[dict[str, Any]]: ...

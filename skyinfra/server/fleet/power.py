@@ -12,10 +12,10 @@ from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.clouds import Clouds, machines_of
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import error_of
-from skyinfra.server.fleet.ports import Cloud
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.store import jobs as mirror
@@ -28,12 +28,12 @@ JOBS_ENDED = "the node was stopped while the job ran"
 
 
 class Power:
-    def __init__(self, db: Database, clusters: Clusters, operator: Operator, reach: Reach, cloud: Cloud) -> None:
+    def __init__(self, db: Database, clusters: Clusters, operator: Operator, reach: Reach, clouds: Clouds) -> None:
         self._db = db
         self._clusters = clusters
         self._operator = operator
         self._reach = reach
-        self._cloud = cloud
+        self._clouds = clouds
 
     async def off(self, ctx: StepContext, cluster: Any, why: str) -> None:
         """STOPPED when it returns. Idempotent. Raises the public error of what failed; the cluster is INIT then."""
@@ -79,10 +79,10 @@ class Power:
 
     async def seen_off(self, cluster: Any) -> bool:
         """Whether the cloud shows all machines of the cluster, and each of them stopped."""
-        seen = await asyncio.to_thread(self._cloud.observe, cluster.stack)
+        seen = await asyncio.to_thread(machines_of, self._clouds, cluster)
         return len(seen) >= len(cluster.spec["slots"]) and all(machine.get("state") == "stopped" for machine in seen)
 
     async def stopped_itself(self, cluster: Any) -> bool:
         """Whether the node stopped itself because its idle time was over."""
-        seen = await asyncio.to_thread(self._cloud.observe, cluster.stack)
+        seen = await asyncio.to_thread(machines_of, self._clouds, cluster)
         return bool(seen) and all(machine.get("stopped_by") == "autostop" for machine in seen)

@@ -15,10 +15,11 @@ from skyinfra.model.exceptions import (
     with_hint,
 )
 from skyinfra.model.states import ClusterStatus
+from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.ending import Ending
-from skyinfra.server.fleet.ports import AgentError, Cloud, Unreachable
+from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.requests.steps import StepContext
 
 __all__ = ["Resize"]
@@ -27,10 +28,10 @@ ASK_S = 5.0
 
 
 class Resize:
-    def __init__(self, clusters: Clusters, ending: Ending, cloud: Cloud) -> None:
+    def __init__(self, clusters: Clusters, ending: Ending, clouds: Clouds) -> None:
         self._clusters = clusters
         self._ending = ending
-        self._cloud = cloud
+        self._clouds = clouds
 
     async def check(self, cluster: Any, demand: Demand) -> None:
         """Before anything is touched. Raises `ResourcesMismatchError`, `ResourcesUnavailableError`,
@@ -61,6 +62,10 @@ class Resize:
     async def size(self, cluster: Any, demand: Demand) -> dict[str, Any]:
         """What the slot would become. Raises `ResourcesMismatchError`, `ResourcesUnavailableError`."""
         slot, wish = cluster.spec["slots"][0], demand.wishes[0]
+        if cluster.spec["cloud"] != "local":
+            raise NotSupportedError(
+                f"--resize: machines on {cluster.spec['cloud']} keep their size; make another cluster"
+            )
         if demand.num_nodes != len(cluster.spec["slots"]):
             raise ResourcesMismatchError(
                 f"--resize: cluster '{cluster.name}' has {len(cluster.spec['slots'])} node(s), "
@@ -74,11 +79,13 @@ class Resize:
             "cpus": slot["cpus"] if wish.cpus is None else wish.cpus,
             "memory_gb": slot["memory_gb"] if wish.memory_gb is None else wish.memory_gb,
         }
-        host = await asyncio.to_thread(self._cloud.capacity)
-        if size["cpus"] > host["cpus"] or size["memory_gb"] > host["memory_gb"]:
+        machines = await asyncio.to_thread(self._clouds["local"].machines) or ()
+        cpus = max((one.vcpus or 0.0 for one in machines), default=0.0)
+        memory_gb = max((one.memory_gib or 0.0 for one in machines), default=0.0)
+        if size["cpus"] > cpus or size["memory_gb"] > memory_gb:
             raise ResourcesUnavailableError(
                 f"--resize: {size['cpus']:g} CPUs and {size['memory_gb']:g} GB of memory asked, "
-                f"this host has {host['cpus']:g} and {host['memory_gb']:g}"
+                f"this host has {cpus:g} and {memory_gb:g}"
             )
         return size
 

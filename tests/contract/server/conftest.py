@@ -10,6 +10,7 @@ import httpx2
 import pytest
 import uvicorn
 
+from skyinfra.catalog.offers import Offer
 from skyinfra.channels import AgentError, Unreachable
 from skyinfra.model.home import Home
 from skyinfra.runtime.protocol import Event, Health, JobRow
@@ -17,6 +18,7 @@ from skyinfra.server.app import build
 from skyinfra.server.process import _Uvicorn, listen
 from skyinfra.server.services import Services
 from skyinfra.server.settings import Settings
+from skyinfra.stacks.clouds.registry import Standing
 from skyinfra.stacks.operation import Changes, OperationEvent, OperationResult
 
 
@@ -147,10 +149,22 @@ class World:
         return OperationResult("succeeded", request.fence, version=1, changes=changes, nodes=nodes, resources=held)
 
     # --- cloud
-    def capacity(self):
-        return {"cpus": self.cpus, "memory_gb": self.memory_gb, "gpus": self.gpus}
+    name = "local"
+    capabilities = frozenset({"stop", "autostop", "spot", "multi_node", "ports"})
 
-    def observe(self, stack=None):
+    def standing(self):
+        return Standing(True, f"this host has {self.cpus:g} CPUs")
+
+    def check(self):
+        return self.standing()
+
+    def machines(self):
+        return [
+            Offer("local", "local", self.cpus, self.memory_gb, gpu, count, None, "local", (), 0.0, 0.0)
+            for gpu, count in [(None, 0), *self.gpus.items()]
+        ]
+
+    def observe(self, stack=None, regions=()):
         return [
             {
                 "id": f"{s}-0-0",
@@ -313,7 +327,7 @@ async def served(home, world, database_url=None, **settings):
         Settings(home, database_url=url, user_id="u1", user_name="me", **settings),
         world,
         world.connect,
-        world,
+        {"local": world},
     )
     await services.start()
     listener = listen("127.0.0.1", 0)

@@ -209,12 +209,14 @@ def test_down_of_a_launch_that_made_nothing_yet_is_a_success(on_server):
     async def scenario(client):
         asked, gate = threading.Event(), threading.Event()
 
-        def capacity():
+        there = client.world.machines()
+
+        def machines():
             asked.set()
             gate.wait(10)
-            return {"cpus": 4, "memory_gb": 16, "gpus": {}}
+            return there
 
-        client.world.capacity = capacity  # the launch stands still in its plan: there is no row of the cluster yet
+        client.world.machines = machines  # the launch stands still in its plan: there is no row of the cluster yet
         launch = await client.submit("launch", task={"run": "a"}, cluster_name="c")
         await client.until(asked.is_set)
         down = await client.submit("down", cluster_name="c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from skyinfra.model.home import Home
@@ -15,7 +16,7 @@ __all__ = ["agent_alive", "observe"]
 _ID = re.compile(r"(?P<cluster>.+)-(?P<slot>\d+)-(?P<incarnation>\d+)")
 
 
-def observe(home: Home, cluster: str | None = None) -> list[dict[str, Any]]:
+def observe(home: Home, cluster: str | None = None, regions: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Machines of the cluster (its stack name), or all: ``{cluster, slot, incarnation, id, state, …}``, by slot.
 
     `state` is ``running``, ``stopped``, ``creating`` or ``deleting``; `stopped_by` is ``autostop`` when the node ended

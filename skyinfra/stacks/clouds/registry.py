@@ -1,0 +1,66 @@
+"""The clouds on which clusters can be made, and what the server asks about each. No Pulumi, and cheap to import.
+
+A cloud is a package ``clouds/<name>/``: ``cloud.py`` with ``open_cloud(home) -> Cloud`` for the server, ``observe.py``
+and ``errors.py`` for the worker, ``program.py`` (the only one that may import Pulumi) for the stack. ``cloud.py``
+imports a cloud's own SDK where it is first needed, never at the top.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from skyinfra.catalog.offers import Offer
+from skyinfra.model.home import Home
+
+__all__ = ["CLOUDS", "Cloud", "Standing", "open_clouds"]
+
+CLOUDS = ("local",)
+"""By name, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether clusters can be made there now. `reason`: what there is, or why not, in one line for people."""
+
+    enabled: bool
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Cloud(Protocol):
+    """Every call may block: run it in a thread. Credentials that fail raise; they never look like "nothing there"."""
+
+    name: str
+    capabilities: frozenset[str]
+    """Of ``stop autostop spot multi_node ports``."""
+
+    def standing(self) -> Standing:
+        """At a glance, for every launch: files, and what an earlier `check` found. No network."""
+        ...
+
+    def check(self) -> Standing:
+        """Thoroughly, for `skyinfra check`; what it finds `standing` knows from then on."""
+        ...
+
+    def machines(self) -> Sequence[Offer] | None:
+        """What is really there, each machine whole; None: the catalog's data says what can be had.
+
+        Raises `ValueError` for a bad settings file.
+        """
+        ...
+
+    def observe(self, stack: str | None = None, regions: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Machines by tag, of the cluster or of all: ``{cluster, slot, incarnation, id, state, internal_ip, …}``.
+
+        `regions`: where to look; empty = wherever this cloud keeps machines. ``state`` is ``creating``, ``running``,
+        ``stopped`` or ``deleting``; ``stopped_by`` is ``autostop`` when a node ended itself.
+        """
+        ...
+
+
+def open_clouds(home: Home) -> dict[str, Cloud]:
+    """Every cloud of `CLOUDS`, by name."""
+    return {name: importlib.import_module(f"skyinfra.stacks.clouds.{name}.cloud").open_cloud(home) for name in CLOUDS}
