@@ -21,9 +21,9 @@ POLL_S = 0.01
 
 
 def ensure(request: Dict[str, Any]) -> Dict[str, Any]:
-    """``{ready, socket}``; ``{need: "program"}``: its file is not here yet; ``{failed: why}``. Idempotent.
+    """``{ready, socket}``; ``{need: "program"}`` or ``{need: "token"}``: it is not here yet; ``{failed: why}``.
 
-    `request`: machine_id; root; home (None: its own, below the root); socket; version, boot, generation; token (None:
+    Idempotent. `request`: machine_id; root; home (None: its own, below the root); socket; version, boot, generation; token (None:
     the one that is there); program (base64, or None); leased (whether the machine must be leased to this id) and leases;
     absolute_paths; wait_s; keep_boot (whether it comes back after a boot).
     """
@@ -36,7 +36,7 @@ def ensure(request: Dict[str, Any]) -> Dict[str, Any]:
     home = os.path.join(root, "home") if request["home"] is None else os.path.expanduser(request["home"])
     token = request["token"] or _token_there(state)
     if not token:
-        return {"failed": "there is no token for the agent"}
+        return {"need": "token"}
     if _as_wanted(request, where, token):
         return {"ready": "ran already", "socket": where}
     program = os.path.join(state, "agent-{}.pyz".format(request["version"]))

@@ -84,7 +84,9 @@ def _install(path: str, control: List[str], script: str) -> bool:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     disk.write_file(path, "\n".join(lines).encode(), 0o644)
     name = os.path.basename(path)
-    if all(machine.run([*control, *words])[0] == 0 for words in (["daemon-reload"], ["enable", name], ["restart", name])):
+    if all(
+        machine.run([*control, *words])[0] == 0 for words in (["daemon-reload"], ["enable", name], ["restart", name])
+    ):
         return True
     machine.run([*control, "disable", name])
     disk.remove_file(path)

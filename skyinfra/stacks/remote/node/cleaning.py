@@ -77,7 +77,9 @@ def _remove_tree(root: str) -> None:
     if os.path.islink(root):
         os.unlink(root)
     deadline = time.monotonic() + 5
-    while os.path.lexists(root) and time.monotonic() < deadline:  # folders whose bits were mended are gone through again
+    while (
+        os.path.lexists(root) and time.monotonic() < deadline
+    ):  # folders whose bits were mended are gone through again
         shutil.rmtree(root, onerror=again)
 
 
