@@ -10,8 +10,8 @@
        - admin@gpu2
        - {ip: 10.0.0.7, port: 2222, user: root, password: …, proxy_jump: bastion.lab}
 
-A host is known by the word it is reached by, with its port where that is not 22. What it does not say, ``~/.ssh/config``
-may. Passwords never print.
+A host is known by the word it is reached by, with its port where that is not 22. What it does not say,
+``~/.ssh/config`` may. Passwords never print.
 """
 
 from __future__ import annotations

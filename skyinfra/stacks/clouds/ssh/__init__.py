@@ -1,1 +1,1 @@
-"""The ssh cloud: machines that are simply there, in pools. A machine is leased, not made; ``down`` gives it back clean."""
+"""The ssh cloud: machines that are simply there, in pools. One is leased, not made; ``down`` gives it back clean."""

@@ -23,9 +23,9 @@ POLL_S = 0.01
 def ensure(request: Dict[str, Any]) -> Dict[str, Any]:
     """``{ready, socket}``; ``{need: "program"}`` or ``{need: "token"}``: it is not here yet; ``{failed: why}``.
 
-    Idempotent. `request`: machine_id; root; home (None: its own, below the root); socket; version, boot, generation; token (None:
-    the one that is there); program (base64, or None); leased (whether the machine must be leased to this id) and leases;
-    absolute_paths; wait_s; keep_boot (whether it comes back after a boot).
+    Idempotent. `request`: machine_id; root; home (None: its own, below the root); socket; version, boot, generation;
+    token (None: the one that is there); program (base64, or None); leased (whether the machine must be leased to this
+    id) and leases; absolute_paths; wait_s; keep_boot (whether it comes back after a boot).
     """
     if request["leased"]:
         refused = leases.refusal(request)
@@ -131,7 +131,7 @@ def _start(request: Dict[str, Any], argv: List[str], root: str, where: str, toke
 
 
 def _script(root: str, argv: List[str], state: str, log: str) -> str:
-    """What starts the agent, now and after a boot, with nothing of this login's environment but what every login has."""
+    """What starts the agent, now and after a boot, with nothing of this login's environment but what all have."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
     own = {"USER": machine.login(), "HOME": os.path.expanduser("~"), cleaning.MARKER: state}
     env = ["{}={}".format(name, value) for name, value in sorted({"PATH": os.defpath, **kept, **own}.items())]

@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterator, Optional
 from skyinfra.stacks.remote.node import cleaning, machine
 
 Lease = Dict[str, Any]
-"""``{machine_id, server, cluster, workspace, slot, incarnation, ttl_s, root, user, since, expires_at, state, version}``."""
+"""What was asked for (``{machine_id, server, cluster, name, workspace, slot, incarnation, ttl_s, root}``), and ``{user,
+since, expires_at, state, version}``."""
 
 
 def look(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -62,7 +63,7 @@ def _abandoned(lease: Lease) -> bool:
 
 
 def give_back(request: Dict[str, Any]) -> Dict[str, Any]:
-    """``{gone: true}``, or ``{left: [what would not go]}``. No process, file or crontab line of it stays. Idempotent."""
+    """``{gone: true}``, or ``{left: [what would not go]}``. No process, file or crontab line stays. Idempotent."""
     identifier, folder = request["machine_id"], request["leases"]
     root = os.path.expanduser(request["root"])
     if read_lease(folder) is None and not os.path.lexists(root):
@@ -129,7 +130,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _open_lock(folder: str, path: str) -> int:
-    """-1: somebody removed the folder meanwhile. Without O_CREAT first: in a sticky folder that is refused on others'."""
+    """-1: somebody removed the folder meanwhile. Without O_CREAT first: in a sticky folder it is refused on others'."""
     try:
         os.mkdir(folder)
         os.chmod(folder, 0o1777)  # every login may take the lease; only the one that has it may change it
