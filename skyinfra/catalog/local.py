@@ -37,6 +37,8 @@ class Candidate:
     disk_gb: int
     spot: bool
     price_per_hour: float = 0.0
+    zone: str | None = None
+    """None: any of the region."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

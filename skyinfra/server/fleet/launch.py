@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from skyinfra.catalog.local import Candidate
-from skyinfra.model.exceptions import ResourcesUnavailableError
+from skyinfra.model.exceptions import NoCloudAccessError, ResourcesUnavailableError
 from skyinfra.model.names import check_not_reserved, validate_cluster_name
 from skyinfra.model.spec import ClusterSpec, Slot, stack_name
 from skyinfra.model.states import ClusterStatus
@@ -23,6 +23,8 @@ from skyinfra.server.config import ServerConfig
 from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_launch
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
+from skyinfra.server.fleet.failover import Failure, failures_of, told
+from skyinfra.server.fleet.outcomes import error_of
 from skyinfra.server.fleet.placement import Placement
 from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.provision import Provision
@@ -31,6 +33,7 @@ from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.start import wait_for_room
 from skyinfra.server.fleet.submit import check_fits, submit_job, withdraw_job
 from skyinfra.server.requests.steps import Handler, Step, StepContext
+from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
 from skyinfra.store import operations
 from skyinfra.store.database import Database
@@ -132,11 +135,8 @@ class Launch:
     async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """Choose the next candidate and write the row, before anything is made."""
         number = int(ctx.step.partition("#")[2])
-        candidates = prior["plan"]["candidates"]
-        if number and number % len(candidates) == 0:
-            await self._exhausted(ctx, prior, number)
-        candidate = Candidate.from_json(candidates[number % len(candidates)])
         demand = read_demand(ctx.body["task"])
+        candidate, round_number = await self._choose(ctx, prior, number, demand)
         spec = self._spec(ctx, demand, candidate)
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         if cluster is None:
@@ -147,21 +147,47 @@ class Launch:
         await self._db.write(
             lambda db: rows.begin_attempt(db, ctx.request_id, number, cluster_id, candidate.to_json(), ctx.now())
         )
-        return {"cluster_id": cluster_id, "candidate": candidate.to_json()}
+        return {"cluster_id": cluster_id, "candidate": candidate.to_json(), "round": round_number}
+
+    async def _choose(
+        self, ctx: StepContext, prior: Mapping[str, Any], number: int, demand: Demand
+    ) -> tuple[Candidate, int]:
+        """The next place of this round, or with `retry_until_up` the first of the next, and the round's number."""
+        if number == 0:
+            return Candidate.from_json(prior["plan"]["candidates"][0]), 0
+        round_number = prior[f"place#{number - 1}"].get("round", 0)
+        failures = failures_of(prior, round_number)
+        config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
+        task, minimize = ctx.body["task"], ctx.body["optimize_target"]
+        try:
+            places, _ = await self._placement.rank(task, config, minimize, failures)
+        except (ResourcesUnavailableError, NoCloudAccessError):
+            await self._exhausted(ctx, prior, number)
+            places, _ = await self._placement.rank(task, config, minimize)
+            round_number += 1
+        ctx.say(f"Trying {Failure(places[0], '', '', 0.0).where}")
+        return places[0], round_number
 
     async def _exhausted(self, ctx: StepContext, prior: Mapping[str, Any], number: int) -> None:
-        """Every candidate failed: the end, unless the user wants to wait until one does not."""
-        if ctx.body.get("retry_until_up"):
+        """Every place of a round failed: the end, unless the user wants to wait until one does not."""
+        history = failures_of(prior)
+        hopeless = next((one for one in history if one.kind in ("credentials", "permission")), None)
+        if ctx.body.get("retry_until_up") and len(history) > (hopeless is not None):
             if ctx.memory.get("waited_for") != number:
                 ctx.memory["waited_for"] = number
                 raise wait_for_room(ctx, ResourcesUnavailableError("no place has room"), self._retry_s)
             return
-        history = [ResourcesUnavailableError(prior[f"provision#{n}"]["failed"]["message"]) for n in range(number)]
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         if cluster is not None and not cluster.ever_up:
             await self._clusters.remove(cluster, "no place had room")
+        if hopeless is not None and len(history) == 1:
+            raise error_of(OperationResult("failed", 0, hopeless.kind, hopeless.words), ctx.cluster_name, "up")  # type: ignore[arg-type]
+        for line in told(ctx.cluster_name, history):
+            ctx.say(line)
+        tried = f" ({len(history)} were tried)" if len(history) > 1 else ""
         raise ResourcesUnavailableError(
-            f"no place had room for cluster '{ctx.cluster_name}': {history[-1]}", failover_history=list(history)
+            f"no place had room for cluster '{ctx.cluster_name}'{tried}: {history[-1].words}",
+            failover_history=[ResourcesUnavailableError(f"{one.where}: {one.words}") for one in history],
         )
 
     async def _make(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
@@ -243,6 +269,7 @@ class Launch:
             stack=stack_name(self._server_id, ctx.workspace, ctx.cluster_name),
             cloud=candidate.cloud,
             region=candidate.region,
+            zones=(candidate.zone,) if candidate.zone else (),
             slots=tuple(dataclasses.replace(slot, slot=n) for n in range(demand.num_nodes)),
             agent_version=self._agent_version,
             ports=demand.ports,

@@ -13,6 +13,7 @@ __all__ = ["Next", "error_of", "next_move"]
 
 class Next(enum.Enum):
     OTHER_PLACE = "the next candidate; this one is remembered as short for a while"
+    OTHER_CLOUD = "the next candidate on another cloud"
     AGAIN = "the same again, after a pause"
     ONCE_MORE = "the same once more: the worker begins with recovery"
     STOP = "nothing will help but the user"
@@ -25,8 +26,8 @@ _NEXT: dict[str, Next] = {
     "throttled": Next.AGAIN,
     "transient": Next.AGAIN,
     "engine": Next.ONCE_MORE,
-    "credentials": Next.STOP,
-    "permission": Next.STOP,
+    "credentials": Next.OTHER_CLOUD,
+    "permission": Next.OTHER_CLOUD,
     "user": Next.STOP,
     "consent": Next.STOP,
     "leftovers": Next.STOP,
@@ -66,6 +67,6 @@ def error_of(result: OperationResult, cluster_name: str, operation: str) -> Exce
     return public.with_hint(error, hint, result.detail or None)
 
 
-def failure(result: OperationResult) -> dict[str, Any]:
+def failure(result: OperationResult, at: float) -> dict[str, Any]:
     """The part of a result that a step keeps."""
-    return {"kind": result.kind, "message": result.message, "leftovers": list(result.leftovers)}
+    return {"kind": result.kind, "message": result.message, "leftovers": list(result.leftovers), "at": at}

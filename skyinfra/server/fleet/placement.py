@@ -1,11 +1,11 @@
-"""Where a new cluster may be made: the catalog's candidates on enabled clouds, those short of late last."""
+"""Where a new cluster may be made: the catalog's candidates on enabled clouds; those short of late come last."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from skyinfra.catalog.candidate_table import task_text
@@ -14,9 +14,11 @@ from skyinfra.catalog.objective import Ranked
 from skyinfra.catalog.optimizer import TaskPlan, plan_task
 from skyinfra.model.config import Config
 from skyinfra.model.exceptions import ResourcesUnavailableError, with_hint
+from skyinfra.model.resources import Resources
 from skyinfra.model.states import OptimizeTarget
 from skyinfra.model.task import Task
 from skyinfra.server.fleet.clouds import Clouds
+from skyinfra.server.fleet.failover import Failure, block_of, shortage_block
 from skyinfra.store import clusters as rows
 from skyinfra.store.database import Database
 
@@ -33,26 +35,44 @@ class Placement:
         self._clock = clock
 
     async def rank(
-        self, task: Mapping[str, Any], config: Config, minimize: str = "COST"
+        self, task: Mapping[str, Any], config: Config, minimize: str = "COST", failures: Sequence[Failure] = ()
     ) -> tuple[list[Candidate], str]:
         """Where a task may go, best first and never empty, and the table of candidates for people.
+
+        What failed in this round is left out; what was short a while ago comes last.
 
         Raises `ResourcesUnavailableError` with what rules each offer out, `NoCloudAccessError` for a cloud that is not
         enabled.
         """
-        plan = await asyncio.to_thread(self._plan, task, config, OptimizeTarget[minimize])
-        places = [_place(one) for one in plan.candidates]
+        blocked = [block_of(one) for one in failures]
         short = await self._db.read(lambda db: rows.shortages_now(db, self._clock()))
-        places.sort(key=lambda place: _shortage_key(place) in short)  # stable: else the ranking's order
+        short_of = [shortage_block(*key) for key in short]
+        target = OptimizeTarget[minimize]
+        plan = await asyncio.to_thread(self._plan, task, config, target, blocked)
+        places = [_place(one) for one in plan.candidates]
+        if short_of:
+            try:
+                first = await asyncio.to_thread(self._plan, task, config, target, [*blocked, *short_of])
+            except ResourcesUnavailableError:
+                pass  # everything is short: try again what is longest ago, or at all
+            else:
+                places = list(dict.fromkeys([*map(_place, first.candidates), *places]))
+                plan = first
+        tried = {one.candidate for one in failures}
+        places = [place for place in places if place not in tried]  # a block may not fit a part of a device
+        if not places:
+            raise ResourcesUnavailableError("every place was tried")
         return places, task_text(plan)
 
-    def _plan(self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget) -> TaskPlan:
+    def _plan(
+        self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget, blocked: Sequence[Resources]
+    ) -> TaskPlan:
         task = Task.from_yaml_config({k: v for k, v in config_of_task.items() if k in _PLACED_BY})
         asked = list(task.resources)
         task.set_resources(self._clouds.reachable(task.resources, config))
         catalog = self._clouds.catalog(config, asked)
         try:
-            ranked = plan_task(task, catalog, minimize, (), {})
+            ranked = plan_task(task, catalog, minimize, blocked, {})
         except ResourcesUnavailableError as error:
             hints = (getattr(error, "hint", None), self._clouds.host(config))
             raise with_hint(error, "; ".join(hint for hint in hints if hint)) from None
@@ -74,9 +94,5 @@ def _place(one: Ranked) -> Candidate:
         disk_gb=candidate.asked.disk_size,
         spot=candidate.spot,
         price_per_hour=candidate.hourly or 0.0,
+        zone=candidate.zone,
     )
-
-
-def _shortage_key(place: Candidate) -> tuple[str, str, str]:
-    what = f"{place.gpus[0]}:{place.gpus[1]}" if place.gpus else place.instance_type
-    return (place.cloud, place.region, what)

@@ -16,6 +16,7 @@ from skyinfra.runtime.protocol import MIN_AGENT_API
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.down import Undertaker
+from skyinfra.server.fleet.failover import shortage_place, shortage_what
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import Next, error_of, failure, next_move
 from skyinfra.server.fleet.ports import AgentError, Unreachable
@@ -236,8 +237,8 @@ class Provision:
         if left is not None:
             await self._clusters.change(cluster.id, ("cleanup_failed", left.message), status_reason=result.message)
             raise error_of(left, cluster.name, "destroy") from error_of(result, cluster.name, "up")
-        if attempt is not None and next_move(result) is Next.OTHER_PLACE:
-            return {"failed": failure(result)}
+        if attempt is not None and next_move(result) in (Next.OTHER_PLACE, Next.OTHER_CLOUD):
+            return {"failed": failure(result, ctx.now())}
         row = await self._clusters.by_id(cluster.id)
         if row is not None:
             await self._clusters.remove(row, f"never came up: {result.message}")
@@ -250,8 +251,10 @@ class Provision:
         def write(db: Any) -> None:
             rows.end_attempt(db, ctx.request_id, attempt, "failed", ctx.now(), result.kind, result.message)
             if short:
-                where = (cluster.spec["cloud"], cluster.spec.get("region") or "", _what(slot))
-                rows.remember_shortage(db, *where, ctx.now() + SHORTAGE_S, result.message)
+                zone = next(iter(cluster.spec.get("zones") or ()), None) if result.kind != "quota" else None
+                place = shortage_place(cluster.spec.get("region"), zone)
+                what = shortage_what(slot["gpus"], slot["instance_type"])
+                rows.remember_shortage(db, cluster.spec["cloud"], place, what, ctx.now() + SHORTAGE_S, result.message)
 
         await self._db.write(write)
 
@@ -259,11 +262,6 @@ class Provision:
 def standing(cluster: Any) -> dict[str, Any]:
     """What a change of a cluster's spec puts back when it is refused before anything was done."""
     return {name: getattr(cluster, name) for name in ("spec", "status", "init_kind", "status_reason")}
-
-
-def _what(slot: dict[str, Any]) -> str:
-    """What a shortage is a shortage of."""
-    return f"{slot['gpus'][0]}:{slot['gpus'][1]}" if slot["gpus"] else slot["instance_type"]
 
 
 def _was_running(cluster: Any) -> bool:

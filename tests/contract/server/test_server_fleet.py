@@ -155,9 +155,29 @@ def test_when_no_place_has_room_the_history_says_why_and_nothing_is_left(on_serv
         error = outcome["error"]
         assert error["type"] == "ResourcesUnavailableError"
         history = error["attributes"]["failover_history"]
-        assert [h["__error__"]["message"] for h in history] == ["full"]
+        assert [h["__error__"]["message"] for h in history] == ["local: full"]
         assert await client.state() is None
         assert client.world.nodes == {}
+
+    on_server(scenario)
+
+
+def test_each_place_is_tried_once_and_the_whole_history_is_told(on_server):
+    async def scenario(client):
+        client.world.gpus = {"A100": 1, "T4": 1}
+        client.world.refuse = [("capacity", "no A100"), ("quota", "no T4 for you")]
+        task = {"resources": {"any_of": [{"accelerators": "A100"}, {"accelerators": "T4"}]}}
+        request = await client.submit("launch", task=task, cluster_name="c")
+        error = (await client.result(request))["error"]
+        assert error["message"] == "no place had room for cluster 'c' (2 were tried): no T4 for you"
+        history = [one["__error__"]["message"] for one in error["attributes"]["failover_history"]]
+        assert history == ["local: no A100", "local: no T4 for you"]
+        assert [o.kind for o in client.world.operations] == ["up", "destroy", "up", "destroy"]
+        text = [line.get("text", "") for line in await client.log_lines(request)]
+        assert "Trying local" in text
+        table = text[text.index("No place had room for cluster 'c':") + 1 :]
+        assert [line.split()[:2] for line in table[:3]] == [["WHERE", "WHAT"], ["local", "local"], ["local", "local"]]
+        assert await client.state() is None
 
     on_server(scenario)
 
