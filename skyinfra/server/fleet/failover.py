@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyinfra.catalog.local import Candidate
+from skyinfra.model.clouds import CLOUD_REGISTRY
 from skyinfra.model.resources import Resources
 
 __all__ = ["Failure", "block_of", "failures_of", "shortage_block", "shortage_place", "shortage_what", "told"]
@@ -63,7 +64,7 @@ def block_of(failure: Failure) -> Resources:
     """What need not be tried again in this round."""
     one = failure.candidate
     if failure.kind in ("credentials", "permission"):
-        return Resources(cloud=one.cloud)
+        return Resources(cloud=CLOUD_REGISTRY.from_str(one.cloud))
     zone = one.zone if failure.kind != "quota" else None
     return shortage_block(one.cloud, shortage_place(one.region, zone), shortage_what(one.gpus, one.instance_type))
 
@@ -83,7 +84,7 @@ def shortage_block(cloud: str, place: str, what: str) -> Resources:
     region, _, zone = place.partition(" ")
     name, is_gpu, count = what.rpartition(":")
     wanted: dict[str, Any] = {"accelerators": {name: float(count)}} if is_gpu else {"instance_type": what}
-    return Resources(cloud=cloud, region=region or None, zone=zone or None, **wanted)
+    return Resources(cloud=CLOUD_REGISTRY.from_str(cloud), region=region or None, zone=zone or None, **wanted)
 
 
 def told(cluster_name: str, failures: Iterable[Failure]) -> list[str]:
