@@ -101,6 +101,11 @@ class Home:
         """flock files: GPU leases of the local cloud."""
         return self.root / "locks"
 
+    @property
+    def known_hosts(self) -> Path:
+        """Host keys of machines, pinned at the first contact."""
+        return self.root / "ssh" / "known_hosts"
+
     def sockets(self, env: Mapping[str, str] = os.environ) -> Path:
         """Folder for unix sockets, `<runtime dir>/skyinfra-<8 hex of root>`: a socket path ends at 108 bytes."""
         base = env.get("XDG_RUNTIME_DIR") or f"/tmp/skyinfra-{os.getuid()}"

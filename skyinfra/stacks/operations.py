@@ -319,11 +319,14 @@ class Operations:
         def hopeless(summary: Summary) -> bool:
             return not alone and verb == "up" and bool(summary.errors) and is_shortage(self._cloud, summary.errors)
 
-        servicer = build_servicer(self._home, self._token)
+        servicer = build_servicer(self._home, self._token, tell=self._say)
         argv = [verb, "--stack", self._stack, *words]
         if verb != "preview":
             argv += ["--message", f"skyinfra operation {self._request.id}"]
         return self._new_call(hopeless).update(argv, program.main, servicer, preview)
+
+    def _say(self, text: str) -> None:
+        self._tell(Told("diagnostic", op="info", text=text))
 
     def _require(self, outcome: Outcome) -> None:
         if not outcome.ok:

@@ -9,9 +9,14 @@ import grpc
 from pulumi.runtime.proto import provider_pb2_grpc
 
 from skyinfra.model.home import Home
+from skyinfra.stacks.clouds.ssh.agents import Locator
+from skyinfra.stacks.clouds.ssh.hosts import Hosts
+from skyinfra.stacks.clouds.ssh.machine import Machines
 from skyinfra.stacks.provider.agent import Agent, LocalAgentHost
 from skyinfra.stacks.provider.local_machine import LocalMachine
 from skyinfra.stacks.provider.servicer import Servicer
+from skyinfra.stacks.provider.ssh_machine import SshMachine
+from skyinfra.stacks.remote.agents import RemoteAgentHost
 
 __all__ = ["GRPC_OPTIONS", "add_provider", "build_servicer", "serve"]
 
@@ -20,9 +25,21 @@ GRPC_OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.s
 MAX_HANDLERS = 64
 
 
-def build_servicer(home: Home, agent_token: str | None, new_token: Callable[[], str | None] = lambda: None) -> Servicer:
-    """The provider's resources on this state folder. `new_token`: for an agent that has none yet and is given none."""
-    return Servicer([LocalMachine(home), Agent({"local": LocalAgentHost(home, agent_token, new_token)})])
+def build_servicer(
+    home: Home,
+    agent_token: str | None,
+    new_token: Callable[[], str | None] = lambda: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Servicer:
+    """The provider's resources on this state folder.
+
+    `new_token`: for an agent that has none yet and is given none. `tell` gets a line for people while one waits.
+    """
+    hosts = Hosts(home)
+    machines = Machines(home, hosts)
+    ssh_agents = RemoteAgentHost(home, Locator(home, hosts, machines, tell), agent_token, new_token)
+    agents = Agent({"local": LocalAgentHost(home, agent_token, new_token), "ssh": ssh_agents})
+    return Servicer([LocalMachine(home), SshMachine(machines, tell), agents])
 
 
 def add_provider(server: grpc.Server, servicer: Servicer) -> None:

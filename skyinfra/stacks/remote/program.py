@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skyinfra import runtime
+from skyinfra.channels.ssh_target import SshFailed
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.remote.node.ops import ANSWER
 
@@ -66,7 +67,7 @@ class Shell(Protocol):
     """A connection to a machine that runs commands."""
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
-        """Raises `OSError` when the connection breaks or the time is over."""
+        """Raises `SshFailed` when the connection breaks or the time is over."""
         ...
 
 
@@ -78,8 +79,8 @@ def ask(shell: Shell, name: str, request: dict[str, Any], timeout_s: float = 60.
     program = f"{_program()}\nsys.modules['skyinfra.stacks.remote.node.ops'].main({json_literal(request)})\n"
     try:
         done = shell.run(_COMMAND, program.encode(), timeout_s)
-    except OSError as exc:
-        raise CloudError("transient", f"{name} broke off: {exc}", name) from exc
+    except SshFailed as exc:
+        raise CloudError("transient", exc.reason, name) from exc
     answer = _answer(done.stdout)
     if answer is None:
         raise _failure(name, done)

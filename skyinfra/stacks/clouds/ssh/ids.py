@@ -35,10 +35,10 @@ def parse_id(identifier: str) -> MachineId | None:
 
 
 def root_of(identifier: str) -> str:
-    """Its folder there, below the login's home."""
-    return f"{NODE_FOLDER}/{identifier}"
+    """Its folder there, below the login's home; short, because a socket's path ends at 108 bytes."""
+    return f"{NODE_FOLDER}/{identifier[:24]}-{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
 
 
 def socket_of(identifier: str) -> str:
-    """The agent's socket there: short, because a socket's path ends at 108 bytes, and outside what is a job's."""
-    return f"{NODE_FOLDER}/{hashlib.sha256(identifier.encode()).hexdigest()[:8]}.sock"
+    """The agent's socket there."""
+    return f"{root_of(identifier)}/agent.sock"
