@@ -19,6 +19,7 @@ PARTS = (
     "stop_start",
     "history",
     "sdk_status",
+    "loop_stall",
     "children",
     "objects",
     "catalog",

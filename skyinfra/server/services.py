@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from skyinfra.channels import warm
 from skyinfra.runtime.package import agent_version
 from skyinfra.server import log as server_log
 from skyinfra.server.blobs import Blobs
@@ -68,6 +69,7 @@ class Services:
         self._key_check = vault.digest(b"which key")
         self._launcher = launcher
         self._tasks: list[asyncio.Task[None]] = []
+        self._warming: asyncio.Task[None] | None = None
         self.acting = False
         """False while another server acts on the same database."""
 
@@ -105,6 +107,7 @@ class Services:
     async def _act(self) -> None:
         self._keep(self.leader.keep(), "lease")
         await self._launcher.start()
+        self._warming = asyncio.create_task(asyncio.to_thread(warm))
         resumed = await self.engine.resume()
         self._keep(self.watchers.run(), "watchers")
         self._keep(self._settle_left(), "settling")
@@ -127,6 +130,8 @@ class Services:
             self.stop_asked.set()
 
     async def stop(self) -> None:
+        if self._warming is not None:
+            await self._warming  # a thread cannot be cancelled, and a loop must not be closed under it
         await end_tasks(self._tasks)
         await self.engine.shutdown(self.settings.shutdown_grace_s)
         await self._launcher.stop(self.settings.shutdown_grace_s)
