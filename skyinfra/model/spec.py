@@ -36,6 +36,8 @@ class Slot:
     disk_gb: int = 256
     spot: bool = False
     image: str | None = None
+    disk_tier: str | None = None
+    """low, medium, high, ultra or best; None = the cloud's default."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class ClusterSpec:
     """`{idle_minutes, down, wait_for, hook, hook_timeout, setting}`; idle_minutes -1 = called off."""
     hooks: tuple[dict[str, Any], ...] = ()
     """`{run, events, timeout}`: what runs on the nodes before they are stopped or removed."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What this cloud alone knows, resolved when the cluster was placed: network and group by id, profile, login."""
+    public_key: str = ""
+    """Who may log in over SSH, as an OpenSSH public key; "" where nobody logs in."""
     version: int = SPEC_VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from skyinfra.stacks.events import Planned
 __all__ = ["KEEPSAKES", "unasked"]
 
 #: Resource types that hold what users would miss. A cloud's own are added with its program.
-KEEPSAKES = frozenset({"skyinfra:local:Machine", "skyinfra:ssh:Machine"})
+KEEPSAKES = frozenset({"skyinfra:local:Machine", "skyinfra:ssh:Machine", "aws:ec2/instance:Instance"})
 _ENDS = frozenset({"delete", "replace", "create-replacement", "delete-replaced", "discard", "discard-replaced"})
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks import processes
+from skyinfra.stacks.clouds.aws import facts as aws
 from skyinfra.stacks.files import make_private_dir
 from skyinfra.stacks.folder import OperationFolder
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
@@ -42,6 +43,8 @@ _KEPT_FOR_THE_INSTALLER = frozenset(
     ]
 )
 """What the first operation needs that must fetch or build the engine; in either case."""
+CLOUD_ENV: Mapping[str, tuple[str, ...]] = {"aws": aws.ENV_NAMES}
+"""By cloud: the variables through which its workers find credentials, beside the files in the user's home."""
 
 OnEvent = Callable[[OperationEvent], None]
 Process = asyncio.subprocess.Process
@@ -149,7 +152,8 @@ class Launcher:
             # On disk before the worker knows what to do: whatever happens next, `settle` finds whom to end.
             await asyncio.to_thread(folder.write_worker, identity)
         boundary("launcher.send.before")
-        message = json.dumps({"request": request.to_json(), "env": {**self._credentials(), **env}})
+        given = {**self._credentials(), **self._cloud_env(request), **env}
+        message = json.dumps({"request": request.to_json(), "env": given})
         assert process.stdin is not None, "spawned with a pipe"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: `run` sees no result, and says so
             process.stdin.write(message.encode() + b"\n" + json.dumps(dict(secrets)).encode() + b"\n")
@@ -164,6 +168,15 @@ class Launcher:
             return load_settings(self._home, self._given_env).credentials(self._given_env)
         except BadSetting:
             return {}  # the worker reads the same file, and its result says what is wrong
+
+    def _cloud_env(self, request: OperationRequest) -> dict[str, str]:
+        """What leads to the account: of the server's environment, and no more than the cloud's list names.
+
+        A request without a spec is given every cloud's: only its stack's state knows which one it is on.
+        """
+        clouds = CLOUD_ENV if request.spec is None else {request.spec.cloud: CLOUD_ENV.get(request.spec.cloud, ())}
+        names = {name for names in clouds.values() for name in names}
+        return {name: value for name, value in self._given_env.items() if name in names}
 
     async def _follow(self, process: Process, on_event: OnEvent, began: asyncio.Event) -> int:
         assert process.stdout is not None, "spawned with a pipe"

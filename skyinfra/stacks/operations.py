@@ -8,7 +8,6 @@ two requests.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks import program
 from skyinfra.stacks.backend import FileBackend, State, StateUnreadable, open_backend
+from skyinfra.stacks.cloud_side import CloudSide, cloud_of
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.consent import unasked
 from skyinfra.stacks.engine_call import EngineCall, Outcome, ends_at
@@ -64,8 +64,8 @@ class Operations:
         self._env = engine_env(home)
         self._settings = load_settings(home)
         self._backend = open_backend(self._settings)
-        self._cloud = request.spec.cloud if request.spec else "local"
         self._call: EngineCall | None = None
+        self._cloud_name = cloud_of(request.spec, None)
         self._cancelled = False
 
     def interrupt(self) -> None:
@@ -150,8 +150,10 @@ class Operations:
         """
         state = self._readable()
         if state is not None:
-            actions = plan_recovery(state, self._observe(), self._request.spec, down=False)
-            state = State(apply_to_state(state, actions, self._observe()) or state.deployment)
+            cloud = self._cloud(state)
+            observed = cloud.observe()
+            actions = plan_recovery(state, observed, self._request.spec, down=False, by_tag=cloud.adopts_by_tag)
+            state = State(apply_to_state(state, actions, observed) or state.deployment)
         self._write_project(state)
         scratch = self._project / "backend"
         scratch.mkdir()
@@ -199,7 +201,7 @@ class Operations:
             boundary("worker.destroy.made")
             if outcome.interrupted or outcome.killed:
                 return self._failed(outcome)
-        leftovers, reasons = self._delete_strays("left over after the destroy")
+        leftovers, reasons = self._delete_leftovers(self._cloud(state))
         result = self._destroyed(outcome, leftovers, reasons)
         if result.outcome == "succeeded":
             self._backend.forget(self._stack)
@@ -218,17 +220,30 @@ class Operations:
             return self._failed(outcome)
         return OperationResult("succeeded", changes=changes, resources=())
 
-    def _delete_strays(self, why: str) -> tuple[list[str], list[str]]:
+    def _delete_leftovers(self, cloud: CloudSide) -> tuple[list[str], list[str]]:
         """Delete whatever the cloud shows of this cluster; the names of what would not go, and why."""
+        why = "left over after the destroy"
         reasons = []
-        for machine in self._observe():
-            reasons += self._delete_machine(machine["id"], why)
-        return [machine["id"] for machine in self._observe()], reasons
+        for machine in cloud.observe():
+            reasons += self._delete_machine(cloud, machine["id"], why)
+        reasons += self._delete_strays(cloud, None, why)
+        left = [machine["id"] for machine in cloud.observe()]
+        return [*left, *(stray["name"] for stray in cloud.strays(None))], reasons
 
-    def _delete_machine(self, identifier: str, why: str) -> list[str]:
+    def _delete_strays(self, cloud: CloudSide, state: State | None, why: str) -> list[str]:
+        reasons = []
+        for stray in cloud.strays(state):
+            self._tell(Told("recover", op="delete", text=f"deleting {stray['kind']} {stray['name']}: {why}"))
+            try:
+                cloud.delete_stray(stray)
+            except CloudError as exc:
+                reasons.append(exc.words)
+        return reasons
+
+    def _delete_machine(self, cloud: CloudSide, identifier: str, why: str) -> list[str]:
         self._tell(Told("recover", op="delete", text=f"deleting machine {identifier}: {why}"))
         try:
-            self._cloud_module("machine").delete(self._home, identifier)
+            cloud.delete(identifier)
             return []
         except CloudError as exc:
             self._tell(Told("recover", op="delete", text=f"machine {identifier} was not deleted: {exc.words}"))
@@ -248,13 +263,16 @@ class Operations:
         for key in self._backend.mend(self._stack):
             self._tell(Told("recover", text=f"removed {key}, which a killed engine left half-written"))
         state = self._load_or_restore()
-        observed = self._observe()
-        plan = plan_recovery(state or State(), observed, self._request.spec, down)
+        cloud = self._cloud(state)
+        observed = cloud.observe_after(state)
+        plan = plan_recovery(state or State(), observed, self._request.spec, down, by_tag=cloud.adopts_by_tag)
         if plan:
             boundary("worker.recover.before")
-            self._carry_out(plan, state, observed)
+            self._carry_out(plan, state, observed, cloud)
             boundary("worker.recover.made")
             state = self._backend.load(self._stack)
+        if not down:  # a destroy looks again at its end
+            self._require_no_problem(self._delete_strays(cloud, state, "nothing names it"))
         self._write_project(state)
         if plan:
             boundary("worker.recover.recorded")
@@ -270,14 +288,12 @@ class Operations:
             self._tell(Told("recover", text=f"{exc}; {went}, kept it as {self._stack}.json.corrupt{without}"))
             return self._backend.load(self._stack)
 
-    def _carry_out(self, plan: list[Action], state: State | None, observed: list[dict[str, Any]]) -> None:
+    def _carry_out(
+        self, plan: list[Action], state: State | None, observed: list[dict[str, Any]], cloud: CloudSide
+    ) -> None:
         for action in plan:
             if action.what == "delete":
-                problems = self._delete_machine(action.id, action.why)
-                if problems:
-                    raise _Refused(
-                        OperationResult("failed", kind="leftovers", message=problems[0], leftovers=(action.id,))
-                    )
+                self._require_no_problem(self._delete_machine(cloud, action.id, action.why), action.id)
             else:
                 self._tell(Told("recover", action.urn, action.what, action.why))
         deployment = apply_to_state(state or State(), plan, observed)
@@ -289,15 +305,22 @@ class Operations:
         corrected.chmod(0o600)
         self._require(self._plain(["stack", "import", "--stack", self._stack, "--file", str(corrected)]))
         corrected.unlink()
+        if cloud.adopts_by_tag and (adopted := [action.urn for action in plan if action.what == "adopt"]):
+            # What it is like only its provider knows: the state has its id, and what was asked of it.
+            targets = [word for urn in adopted for word in ("--target", urn)]
+            words = ["--yes", "--skip-preview", "--suppress-outputs", *targets]
+            self._require(self._update("refresh", words, preview=False))
+
+    def _require_no_problem(self, problems: list[str], *leftovers: str) -> None:
+        if problems:
+            raise _Refused(OperationResult("failed", kind="leftovers", message=problems[0], leftovers=leftovers))
 
     # shared -----------------------------------------------------------------------------------------------------------
 
-    def _cloud_module(self, name: str) -> Any:
-        return importlib.import_module(f"skyinfra.stacks.clouds.{self._cloud}.{name}")
-
-    def _observe(self) -> list[dict[str, Any]]:
-        region = self._request.spec.region if self._request.spec else None
-        return self._cloud_module("observe").observe(self._home, self._stack, (region,) if region else ())
+    def _cloud(self, state: State | None) -> CloudSide:
+        cloud = CloudSide(self._home, self._stack, self._request.spec, state)
+        self._cloud_name = cloud.name
+        return cloud
 
     def _write_project(self, state: State | None) -> None:
         write_project(self._project, self._stack, self._request.spec, state.secrets_provider if state else {})
@@ -317,7 +340,7 @@ class Operations:
         alone = self._request.spec is None or len(self._request.spec.slots) < 2
 
         def hopeless(summary: Summary) -> bool:
-            return not alone and verb == "up" and bool(summary.errors) and is_shortage(self._cloud, summary.errors)
+            return not alone and verb == "up" and bool(summary.errors) and is_shortage(self._cloud_name, summary.errors)
 
         servicer = build_servicer(self._home, self._token, tell=self._say)
         argv = [verb, "--stack", self._stack, *words]
@@ -353,7 +376,7 @@ class Operations:
             return OperationResult(
                 "cancelled", message=message, detail=detail, version=version, changes=changes, resources=self._held()
             )
-        kind, message = classify(self._cloud, outcome.summary.errors, f"{outcome.stderr}\n{outcome.stdout}")
+        kind, message = classify(self._cloud_name, outcome.summary.errors, f"{outcome.stderr}\n{outcome.stdout}")
         return OperationResult("failed", 0, kind, message, detail, version, changes, resources=self._held())
 
     def _held(self) -> tuple[dict[str, Any], ...] | None:

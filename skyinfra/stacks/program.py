@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +49,23 @@ class Cluster(pulumi.ComponentResource):
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(CLUSTER_TYPE, name, {}, opts)
         slots = sorted(args.spec.slots, key=lambda slot: slot.slot)
-        self.nodes = pulumi.Output.all(*[self._node(name, args.spec, slot) for slot in slots])
+        declare_machine = self._machines(name, args.spec)
+        self.nodes = pulumi.Output.all(*[self._node(name, args.spec, slot, declare_machine) for slot in slots])
         self.register_outputs({"nodes": self.nodes})
 
-    def _node(self, name: str, spec: ClusterSpec, slot: Slot) -> dict[str, Any]:
+    def _machines(self, name: str, spec: ClusterSpec) -> Callable[[Slot], Any]:
+        """Declares a slot's machine. Some clouds first declare what all machines of the cluster share."""
         cloud = importlib.import_module(f"skyinfra.stacks.clouds.{spec.cloud}.program")
         ours = pulumi.ResourceOptions(parent=self, version=PROVIDER_VERSION)
-        machine = cloud.declare_machine(f"{name}-{slot.slot}", spec, slot, ours)
+        declare_shared = getattr(cloud, "declare_shared", None)
+        shared = [] if declare_shared is None else [declare_shared(name, spec, ours)]
+        return lambda slot: cloud.declare_machine(f"{name}-{slot.slot}", spec, slot, ours, *shared)
+
+    def _node(self, name: str, spec: ClusterSpec, slot: Slot, declare_machine: Callable[[Slot], Any]) -> dict[str, Any]:
+        machine = declare_machine(slot)
         channel: Any = None
-        if spec.power == "running":  # a stopped machine runs no agent; a start declares it again, with the next boot
+        # A stopped machine runs no agent; a start declares it again, with the next boot. No version: machines alone.
+        if spec.power == "running" and spec.agent_version:
             channel = self._agent(f"{name}-{slot.slot}", spec, slot, machine).channel
         return {
             "slot": slot.slot,

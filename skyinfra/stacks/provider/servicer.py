@@ -20,7 +20,7 @@ from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.provider.calls import Call, Resource
 from skyinfra.stacks.workspace import PROVIDER_VERSION
 
-__all__ = ["Servicer"]
+__all__ = ["FailedStatus", "Servicer"]
 
 
 def _to_dict(message: struct_pb2.Struct) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _to_struct(value: dict[str, Any]) -> struct_pb2.Struct:
     return message
 
 
-class _Status:
+class FailedStatus:
     """What `ServicerContext.abort_with_status` takes."""
 
     def __init__(self, message: str, detail: Any = None) -> None:
@@ -157,5 +157,5 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             detail = provider_pb2.ErrorResourceInitFailed(
                 id=call.id, properties=_to_struct(call.outputs), reasons=[message], inputs=_to_struct(inputs)
             )
-        context.abort_with_status(_Status(message, detail))
+        context.abort_with_status(FailedStatus(message, detail))
         raise AssertionError("abort raises")
