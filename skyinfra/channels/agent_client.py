@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skyinfra.channels import Unreachable
-from skyinfra.runtime.protocol import Event, FilesApply, Health, JobRow, JobSubmit, NodeConfig, dump, load
+from skyinfra.runtime.protocol import Event, FilesApply, FilesMissing, Health, JobRow, JobSubmit, NodeConfig, dump, load
 
 if TYPE_CHECKING:
     import httpx2
@@ -91,13 +91,19 @@ class AgentClient:
             raise
 
     async def put_file(self, digest: str, path: Path) -> None:
-        """Stream the file there, unless the agent has it. Raises `AgentError` (``digest``, ``no_space``)."""
+        """Stream a tree's manifest there, unless the agent has it. Raises `AgentError` (``digest``, ``no_space``)."""
         if not await self.has_file(digest):
             headers = {"Content-Length": str((await asyncio.to_thread(path.stat)).st_size)}
             await self._send("PUT", f"/v1/files/{digest}", content=_chunks(path), headers=headers, timeout=self._long)
 
-    async def apply(self, files: FilesApply) -> None:
-        await self._json("POST", "/v1/files/apply", dump(files), timeout=self._long)
+    async def put_pack(self, pack: AsyncIterator[bytes], size: int) -> None:
+        """Stream chunks there (`runtime/chunks.py`). Raises as `put_file`; whole chunks are kept whatever happens."""
+        headers = {"Content-Length": str(size)}
+        await self._send("POST", "/v1/files", content=pack, headers=headers, timeout=self._long)
+
+    async def apply(self, files: FilesApply) -> FilesMissing:
+        """Put trees in their places; nothing was done when the answer names what is missing."""
+        return load(FilesMissing, await self._json("POST", "/v1/files/apply", dump(files), timeout=self._long))
 
     async def submit(self, job: JobSubmit) -> int:
         """The job's id; the same `key` gives the same id. Raises `AgentError` (``draining``)."""

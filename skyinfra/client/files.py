@@ -1,30 +1,29 @@
-"""Pack the workdir and local file mounts: one tar per tree, named by its sha256, sent only when the server lacks it.
+"""Send the workdir and local file mounts: of each tree its manifest, and those chunks that the server lacks.
 
-Equal trees give equal tars: entries sorted, owners and times levelled, modes and symbolic links kept. The tar goes
-through the digest into an unnamed temporary file, so a client that is killed leaves nothing behind.
+The server says what is missing, so an upload that broke off, by whatever cause, goes on at the chunk; a tree that is
+there costs one question.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
-import sys
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from skyinfra.client import transport
-from skyinfra.client.ignore import Ignore
-from skyinfra.model.home import Home
+from skyinfra.client.trees import Changed, Piece, Tree, read_tree
 from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.chunks import HEAD_BYTES, head_of
 
-__all__ = ["WORKDIR", "Progress", "is_local", "pack", "send_trees"]
+__all__ = ["WORKDIR", "Progress", "is_local", "send_trees"]
 
 WORKDIR = "~/sky_workdir"
-LEVEL_TIME = 315532800
-"""1980-01-01: the earliest time that a zip made of these files on the node can hold."""
+PACK_BYTES = 32 << 20
+"""Sent in one call."""
+READ_BYTES = 1 << 20
+TRIES = 3
+BROKEN_TRIES = 5
+"""How often an upload may break off without having brought anything."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the destination, the bytes sent and the bytes in all."""
@@ -33,17 +32,9 @@ Progress = Callable[[str, int, int], None]
 def send_trees(sources: Mapping[str, str], progress: Progress | None = None) -> dict[str, dict[str, str]]:
     """Send each local source, by destination; the `blobs` of a request body.
 
-    Raises `ValueError` for a source that is missing or cannot be read.
+    Raises `ValueError` for a source that is missing, cannot be read, or is more than the server takes.
     """
-    blobs: dict[str, dict[str, str]] = {}
-    for destination, source in sources.items():
-        folder = Home.from_env().root / "tmp"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            digest, kind = pack(source, file)
-            _send(file, digest, destination, progress)
-        blobs[destination] = {"digest": digest, "kind": kind}
-    return blobs
+    return {destination: _send_source(source, destination, progress) for destination, source in sources.items()}
 
 
 def is_local(source: Any) -> bool:
@@ -51,111 +42,150 @@ def is_local(source: Any) -> bool:
     return isinstance(source, str) and "://" not in source
 
 
-def pack(source: str, file: IO[bytes]) -> tuple[str, str]:
-    """Write the tar of `source` to `file`; its sha256 and its kind (``dir`` or ``file``). Raises `ValueError`."""
-    root = os.path.realpath(os.path.expanduser(source))
-    if not os.path.exists(root):
-        raise ValueError(f"{source}: no such file or folder")
-    sink: Any = _Sink(file)
-    is_folder = os.path.isdir(root)
-    try:
-        with tarfile.open(
-            mode="w|", fileobj=sink, format=tarfile.GNU_FORMAT, bufsize=1 << 20, errors="surrogateescape"
-        ) as tar:
-            entries = _tree(root) if is_folder else iter([(root, os.path.basename(root))])
-            for path, name in entries:
-                _add(tar, path, name)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"{source}: cannot be packed: {error.filename or 'a file'}: {reason}") from error
-    return sink.digest.hexdigest(), "dir" if is_folder else "file"
-
-
-class _Sink:
-    """A file for tarfile that hashes what passes."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-
-def _tree(root: str) -> Iterator[tuple[str, str]]:
-    """(path, name in the tar) of everything that travels, parents first, sorted."""
-    ignore = Ignore(root)
-    folders = [(root, "")]
-    while folders:
-        folder, prefix = folders.pop()
-        ignore.enter(folder)
-        inner: list[tuple[str, str]] = []
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if ignore.skips(entry.path, is_folder):
-                continue
-            yield entry.path, prefix + entry.name
-            if is_folder:
-                inner.append((entry.path, prefix + entry.name + "/"))
-        folders += reversed(inner)
-
-
-def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
-    found = os.lstat(path)
-    entry = tarfile.TarInfo(name)
-    entry.mtime = LEVEL_TIME
-    entry.mode = stat.S_IMODE(found.st_mode)
-    if stat.S_ISDIR(found.st_mode):
-        entry.type = tarfile.DIRTYPE
-        tar.addfile(entry)
-    elif stat.S_ISLNK(found.st_mode):
-        entry.type = tarfile.SYMTYPE
-        entry.linkname = os.readlink(path)
-        tar.addfile(entry)
-    elif stat.S_ISREG(found.st_mode):
-        with open(path, "rb") as file:
-            entry.size = os.fstat(file.fileno()).st_size
+def _send_source(source: str, destination: str, progress: Progress | None) -> dict[str, str]:
+    for attempt in range(TRIES):
+        tree = read_tree(source, trust_cache=attempt == 0)
+        with tree.manifest:
             try:
-                tar.addfile(entry, file)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror or "it shrank while it was read", path) from error
-    else:
-        print(f"note: {path} is a socket, pipe or device and stays here", file=sys.stderr)
+                _Upload(tree, source, destination, progress).run()
+            except Changed:
+                continue  # a file was written meanwhile: what is there now is sent
+        return {"digest": tree.digest, "kind": tree.kind}
+    raise ValueError(f"{source}: files in it change all the time: send it when nobody writes there")
 
 
-def _send(file: IO[bytes], digest: str, destination: str, progress: Progress | None) -> None:
-    size = file.seek(0, os.SEEK_END)
-    where = transport.path("blobs", digest)
-    if _is_there(where):
-        return
-    upload: Any = _Metered(file, destination, size, progress) if progress is not None else file
-    boundary("client.upload.before")
-    transport.call("PUT", where, upload=upload, upload_bytes=size, timeout_s=600.0)
-    boundary("client.upload.made")
+class _Upload:
+    """One tree on its way to the server."""
 
+    def __init__(self, tree: Tree, source: str, destination: str, progress: Progress | None) -> None:
+        self._tree, self._source, self._destination, self._progress = tree, source, destination, progress
+        self._sent = self._in_all = 0
 
-def _is_there(where: str) -> bool:
-    try:
-        return transport.call("HEAD", where).status == 200
-    except RuntimeError as error:
-        if transport.status_of(error) != 404:
+    def run(self) -> None:
+        """Raises `Changed`, `ValueError`."""
+        missing = self._missing()
+        if missing is None:
+            self._send_manifest()
+            missing = self._missing() or []
+        self._in_all = sum(self._tree.pieces[digest].size for digest in missing)
+        failures = 0
+        while missing:
+            try:
+                for pack in _packs(missing, self._tree.pieces):
+                    self._send_pack(pack)
+            except _broken() as error:
+                failures += 1
+                if failures >= BROKEN_TRIES:
+                    raise error
+            before, missing = missing, self._missing() or []
+            if missing != before:
+                failures = 0
+            self._in_all = max(self._in_all, self._sent + sum(self._tree.pieces[d].size for d in missing))
+
+    def _missing(self) -> list[str] | None:
+        """Chunks that the server lacks; None when it lacks the manifest."""
+        try:
+            return transport.call("GET", transport.path("blobs", self._tree.digest, "missing")).json()["missing"]
+        except (ValueError, RuntimeError) as error:
+            if transport.status_of(error) != 404:
+                raise
+            return None
+
+    def _send_manifest(self) -> None:
+        manifest = self._tree.manifest
+        size = manifest.seek(0, os.SEEK_END)
+        where = transport.path("blobs", self._tree.digest)
+        boundary("client.upload.before")
+        try:
+            transport.call("PUT", where, upload=manifest, upload_bytes=size, timeout_s=600.0)
+        except (ValueError, OSError, RuntimeError) as error:
+            if transport.status_of(error) in (413, 507):
+                raise self._refused(error) from error
             raise
-        return False
+        boundary("client.upload.made")
+
+    def _send_pack(self, pack: Sequence[tuple[str, Piece]]) -> None:
+        size = sum(HEAD_BYTES + piece.size for _, piece in pack)
+        body: Any = _PackBody(pack, self._went)
+        boundary("client.pack.before")
+        try:
+            transport.call("POST", transport.path("blobs"), upload=body, upload_bytes=size, timeout_s=600.0)
+        except (ValueError, OSError, RuntimeError) as error:
+            if transport.status_of(error) == 422:  # not what the digest says: read again
+                raise Changed from error
+            if transport.status_of(error) == 507:
+                raise self._refused(error) from error
+            raise
+        boundary("client.pack.made")
+
+    def _went(self, size: int) -> None:
+        self._sent += size
+        if self._progress is not None:
+            self._progress(self._destination, self._sent, self._in_all)
+
+    def _refused(self, error: Exception) -> Exception:
+        from skyinfra.model.exceptions import with_hint
+
+        return with_hint(ValueError(f"{self._source}: {error}"), getattr(error, "hint", None))
 
 
-class _Metered:
-    """A file that tells how much of it has been read."""
+def _broken() -> tuple[type[Exception], ...]:
+    """What an upload goes on after."""
+    from skyinfra.model import exceptions
 
-    def __init__(self, file: IO[bytes], destination: str, size: int, progress: Progress) -> None:
-        self._file, self._destination, self._size, self._progress = file, destination, size, progress
+    return exceptions.ApiServerConnectionError, exceptions.ServerTemporarilyUnavailableError
+
+
+def _packs(digests: Sequence[str], pieces: Mapping[str, Piece]) -> Iterator[list[tuple[str, Piece]]]:
+    pack: list[tuple[str, Piece]] = []
+    size = 0
+    for digest in digests:
+        pack.append((digest, pieces[digest]))
+        size += pieces[digest].size
+        if size >= PACK_BYTES:
+            yield pack
+            pack, size = [], 0
+    if pack:
+        yield pack
+
+
+class _PackBody:
+    """A pack (`runtime/chunks.py`) as a file that is read once, from the files it is made of. Raises `Changed`."""
+
+    def __init__(self, pack: Sequence[tuple[str, Piece]], went: Callable[[int], None]) -> None:
+        self._pack, self._went = pack, went
+        self._records = iter(self._parts())
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._progress(self._destination, self._file.tell(), self._size)
-        return data
+        """Some of it, however much was asked; empty at the end."""
+        return next(self._records, b"")
 
     def seek(self, offset: int) -> int:
-        return self._file.seek(offset)
+        self._records = iter(self._parts())
+        return offset
+
+    def _parts(self) -> Iterator[bytes]:
+        part = bytearray()
+        for digest, piece in self._pack:
+            part += head_of(bytes.fromhex(digest), piece.size)
+            part += _read(piece)
+            self._went(piece.size)
+            if len(part) >= READ_BYTES:
+                yield bytes(part)
+                part.clear()
+        if part:
+            yield bytes(part)
+
+
+def _read(piece: Piece) -> bytes:
+    try:
+        fd = os.open(piece.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            data = os.pread(fd, piece.size, piece.at)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Changed from error
+    if len(data) != piece.size:
+        raise Changed
+    return data

@@ -89,8 +89,13 @@ class Home:
 
     @property
     def blobs(self) -> Path:
-        """Uploaded file trees, by sha256."""
+        """Manifests of uploaded file trees, by sha256."""
         return self.root / "blobs"
+
+    @property
+    def chunks(self) -> Path:
+        """The contents of uploaded files, in packs."""
+        return self.root / "chunks"
 
     @property
     def request_logs(self) -> Path:

@@ -1,50 +1,54 @@
-"""Trees that travel to the node: blobs by digest, and putting them in their places.
+"""Trees that travel to the node: their manifests and chunks on the way in, and putting them in their places.
 
-A blob is one uncompressed tar. Everything in it is checked before anything is written: names that leave the tree,
-names that go through a link of the tree, hard links out of it and devices are refused as a whole. A symbolic link
-arrives as it is, wherever it points (a virtual environment's `bin/python` points out of its tree): nothing is ever
-written through one. Each file arrives by rename, so a reader sees the old or the new.
+`apply` first says what is missing, and then, when nothing is, puts every tree in its place. A manifest is checked as a
+whole before anything is written (`tree.py`). Files that stand as an earlier apply left them are neither sent nor
+written again (`placed.py`), not even the unchanged chunks of a big file. A symbolic link arrives as it is; nothing is
+ever written through one. Each file arrives by rename, so a reader sees the old or the new; what the tree does not name
+stays.
 """
 
+import errno
 import hashlib
 import os
 import re
 import stat
-import tarfile
 import threading
-from typing import IO, Any, Dict, List, Optional, Set
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
-from skyinfra.runtime import disk
+from skyinfra.runtime import disk, tree
 from skyinfra.runtime.boundary import boundary
-from skyinfra.runtime.protocol import FilesApply
+from skyinfra.runtime.chunks import Chunks, MissingChunk, Place
+from skyinfra.runtime.placed import Placed, Register, path_of
+from skyinfra.runtime.protocol import FilesApply, FilesMissing
+from skyinfra.runtime.tree import CHUNK_BYTES, Entry, UnsafePath
 
-#: Blobs kept after they were applied: a second launch of the same tree sends nothing.
-KEPT_BLOBS = 4
-COPY_BYTES = 1 << 20
+#: Manifests kept after they were applied: a second launch of the same tree sends nothing.
+KEPT_TREES = 8
+#: Chunks are gone from here as soon as they are in their files; what is left of a broken transfer stays a while.
+KEPT_CHUNK_BYTES = 1 << 30
+KEPT_CHUNKS_S = 600.0
+#: So many chunks are named as missing at a time: the rest is asked for again.
+MISSING_AT_ONCE = 20000
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-
-
-class UnsafePath(Exception):
-    """Something in the tree, or its destination, would be written outside its place."""
 
 
 class WrongDigest(Exception):
     """The bytes are not those that were announced."""
 
 
-class MissingBlob(Exception):
-    """A tree that was not uploaded, or was removed since."""
-
-
-class BlobWriter:
-    """One upload. `commit` makes the blob visible, `discard` forgets it."""
+class ManifestWriter:
+    """One upload. `commit` makes the manifest visible, `discard` forgets it."""
 
     def __init__(self, path: str) -> None:
         self._path, self._tmp = path, "{}.{}.part".format(path, os.urandom(4).hex())
-        self._hash = hashlib.sha256()
+        self._hash, self._size = hashlib.sha256(), 0
         self._fd = os.open(self._tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > tree.MAX_MANIFEST_BYTES:
+            raise ValueError("a manifest has {} bytes at most".format(tree.MAX_MANIFEST_BYTES))
         self._hash.update(data)
         disk.write_all(self._fd, data)
 
@@ -67,6 +71,22 @@ class BlobWriter:
         disk.remove_file(self._tmp)
 
 
+class _Wanted(NamedTuple):
+    """One tree of an apply: its manifest's path, and where it goes."""
+
+    manifest: str
+    dest: str
+    is_file: bool
+
+    def batches(self) -> "Iterator[List[Entry]]":
+        """Checked entries. Raises `ValueError`, `UnsafePath`. Of a single file the name is empty: it is the dest."""
+        with open(self.manifest, "rb") as file:
+            if self.is_file:
+                yield [tree.the_file(tree.read(file))._replace(name="")]
+            else:
+                yield from tree.batches(tree.read(file))
+
+
 class Files:
     def __init__(self, folder: str, home: str, absolute_paths: bool) -> None:
         self._folder, self._home, self._absolute = folder, home, absolute_paths
@@ -75,134 +95,228 @@ class Files:
         for name in os.listdir(folder):
             if name.endswith(".part"):
                 disk.remove_file(os.path.join(folder, name))
+        self.chunks = Chunks(os.path.join(folder, "chunks"))
 
-    def blob(self, digest: str) -> str:
+    def manifest(self, digest: str) -> str:
         """Its path, there or not. Raises `ValueError`."""
         if not _DIGEST.match(digest):
             raise ValueError("a digest is 64 hex digits, not {!r}".format(digest[:80]))
         return os.path.join(self._folder, digest)
 
     def has(self, digest: str) -> bool:
-        return os.path.exists(self.blob(digest))
+        return os.path.exists(self.manifest(digest))
 
-    def receive(self, digest: str) -> BlobWriter:
-        return BlobWriter(self.blob(digest))
+    def receive(self, digest: str) -> ManifestWriter:
+        return ManifestWriter(self.manifest(digest))
 
-    def apply(self, wanted: FilesApply) -> None:
-        """Put every tree in its place. Blocks: call it in a thread.
+    def apply(self, wanted: FilesApply) -> FilesMissing:
+        """Put every tree in its place, or say what has to be sent before. Blocks: call it in a thread.
 
-        Raises `UnsafePath`, `MissingBlob`, `ValueError` (not a tar, bad digest or kind), `OSError`.
+        Raises `UnsafePath`, `ValueError` (no manifest, bad digest or kind), `OSError`.
         """
         with self._applying:
-            boundary("agent.apply.before")
-            for tree in wanted.trees:
-                self._apply_tree(tree)
-            boundary("agent.apply.made")
-            self._forget_old(wanted)
+            trees = [self._wanted(one) for one in wanted.trees]
+            absent = [t.manifest for t in trees if not os.path.exists(t.manifest)]
+            if absent:
+                return FilesMissing(trees=[os.path.basename(path) for path in dict.fromkeys(absent)])
+            register = Register(os.path.join(self._folder, "placed.db"))
+            try:
+                missing = self._missing(trees, register)
+                if missing.chunks:
+                    return missing
+                boundary("agent.apply.before")
+                used: Set[int] = set()
+                for one in trees:
+                    os.utime(one.manifest)  # used now: kept longest
+                    used |= _Placing(self.chunks, register, one).run()
+                boundary("agent.apply.made")
+                self.chunks.forget(used)  # it is all in its files now
+            except MissingChunk:  # lost since it was received: said again, and sent again
+                return self._missing(trees, register)
+            finally:
+                register.close()
+            self._forget_old(len(trees))
             boundary("agent.apply.recorded")
+            return FilesMissing()
 
-    def _apply_tree(self, tree: Dict[str, str]) -> None:
+    def _wanted(self, one: Dict[str, str]) -> _Wanted:
         for name in ("digest", "dest"):
-            if name not in tree:
+            if name not in one:
                 raise ValueError("a tree needs {}".format(name))
-        dest, kind = self._destination(tree["dest"]), tree.get("kind", "dir")
+        kind = one.get("kind", "dir")
         if kind not in ("dir", "file"):
             raise ValueError("kind is dir or file, not {!r}".format(kind))
-        blob = self.blob(tree["digest"])
-        try:
-            tar = tarfile.open(blob, mode="r:")  # noqa: SIM115 - closed by the with below
-            members = tar.getmembers()
-        except FileNotFoundError:
-            raise MissingBlob("tree {} was not uploaded".format(tree["digest"])) from None
-        except tarfile.TarError as exc:
-            raise ValueError("tree {} is not a tar: {}".format(tree["digest"], exc)) from exc
-        with tar:
-            check_members(members)
-            os.utime(blob)  # used now: kept longest
-            if kind == "file":
-                files = [m for m in members if m.isreg()]
-                if len(files) != 1:
-                    raise ValueError("a tree of kind file holds one file, not {}".format(len(files)))
-                os.makedirs(os.path.dirname(dest), exist_ok=True)
-                _place_file(tar, files[0], dest)
-            else:
-                _unpack(tar, members, dest)
+        return _Wanted(self.manifest(one["digest"]), self._destination(one["dest"]), kind == "file")
+
+    def _missing(self, trees: List[_Wanted], register: Register) -> FilesMissing:
+        """Chunks that are neither here nor in a file that stands in its place. Every manifest is read to its end, so
+        that a bad one is refused before anything is sent."""
+        found: Dict[bytes, None] = {}
+        for one in trees:
+            for batch in one.batches():
+                files = [entry for entry in batch if entry.kind == "f"]
+                there = register.untouched(one.dest, files)
+                needed = [d for e in files for d in _needed(e, there.get(e.name))]
+                if len(found) < MISSING_AT_ONCE:
+                    found.update(dict.fromkeys(self.chunks.missing(needed)) if needed else {})
+        return FilesMissing(chunks=[digest.hex() for digest in found])
 
     def _destination(self, dest: str) -> str:
         """Raises `UnsafePath`."""
         home = os.path.realpath(self._home)
         if dest == "~" or dest.startswith("~/"):
             dest = dest[2:]
-        if ".." in dest.split("/"):
-            raise UnsafePath("destination {!r} holds '..'".format(dest))
+        if "\0" in dest or ".." in dest.split("/"):
+            raise UnsafePath("destination {!r} holds '..' or a zero byte".format(dest))
         path = os.path.join(home, dest) if dest else home
         real = os.path.realpath(path)
         if not self._absolute and real != home and not real.startswith(home + "/"):
             raise UnsafePath("destination {!r} lies outside the node's home".format(dest))
         return path.rstrip("/")
 
-    def _forget_old(self, applied: FilesApply) -> None:
-        """Only what was applied once; an upload whose apply is still to come is newer than any of these."""
+    def _forget_old(self, applied: int) -> None:
+        """An upload whose apply is still to come may lose chunks that it shares with this one: it is told so."""
         names = [n for n in os.listdir(self._folder) if _DIGEST.match(n)]
         names.sort(key=lambda n: os.stat(os.path.join(self._folder, n)).st_mtime, reverse=True)
-        for name in names[max(KEPT_BLOBS, len(applied.trees)) :]:
+        for name in names[max(KEPT_TREES, applied) :]:
             disk.remove_file(os.path.join(self._folder, name))
+        self.chunks.shrink(KEPT_CHUNK_BYTES, time.time() - KEPT_CHUNKS_S, set())
 
 
-def check_members(members: List[tarfile.TarInfo]) -> None:
-    """Raises `UnsafePath` naming the first member that has no place in a tree."""
-    links: Set[str] = set()
-    for member in members:
-        name = os.path.normpath(member.name)
-        if member.name.startswith("/") or name == ".." or name.startswith("../"):
-            raise UnsafePath("{!r} lies outside the tree".format(member.name))
-        for parent in _parents(name):
-            if parent in links:
-                raise UnsafePath("{!r} goes through the link {!r}".format(member.name, parent))
-        if member.issym():
-            links.add(name)
-        elif member.islnk():
-            _check_hard_link(member, links)
-        elif not (member.isreg() or member.isdir()):
-            raise UnsafePath("{!r} is neither file, folder nor link".format(member.name))
+def _needed(entry: Entry, there: "Placed | None") -> List[bytes]:
+    """The chunks of a file that its predecessor, if it stands as we left it, does not have."""
+    if there is None:
+        return tree.digests(entry.chunks)
+    if there.chunks == entry.chunks:
+        return []
+    had = set(tree.digests(there.chunks))
+    return [digest for digest in tree.digests(entry.chunks) if digest not in had]
 
 
-def _check_hard_link(member: tarfile.TarInfo, links: Set[str]) -> None:
-    target = os.path.normpath(member.linkname)
-    if member.linkname.startswith("/") or target == ".." or target.startswith("../"):
-        raise UnsafePath("hard link {!r} leaves the tree, to {!r}".format(member.name, member.linkname))
-    for parent in _parents(target):
-        if parent in links:
-            raise UnsafePath("hard link {!r} goes through the link {!r}".format(member.name, parent))
+class _Placing:
+    """One tree being put in its place. Raises `MissingChunk`, `OSError`."""
 
+    def __init__(self, chunks: Chunks, register: Register, wanted: _Wanted) -> None:
+        self._chunks, self._register, self._wanted = chunks, register, wanted
+        self._dest = wanted.dest
+        root = os.path.dirname(self._dest) if wanted.is_file else self._dest
+        if wanted.is_file and os.path.isdir(self._dest):
+            raise ValueError("the destination {} is a folder on the node: name the file".format(self._dest))
+        try:
+            os.makedirs(root, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError("the destination {} is, or lies below, a file on the node".format(self._dest)) from None
+        #: A name of ours in the tree's own folder: what a killed agent left is found and overwritten.
+        self._tmp = "{}/{}".format(root, tree.ARRIVING)
+        self._used: Set[int] = set()
 
-def _parents(name: str) -> List[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+    def run(self) -> "Set[int]":
+        """Returns the packs that were used."""
+        folders = []
+        try:
+            for batch in self._wanted.batches():
+                folders += [entry for entry in batch if entry.kind == "d"]
+                self._place(batch)
+        finally:
+            disk.remove_file(self._tmp)  # renamed already, unless something failed
+        for entry in reversed(folders):  # last, so that a read-only folder can be filled
+            os.chmod(path_of(self._dest, entry.name), entry.mode | stat.S_IRWXU)
+        return self._used
 
-
-def _unpack(tar: tarfile.TarFile, members: List[tarfile.TarInfo], dest: str) -> None:
-    os.makedirs(dest, exist_ok=True)
-    folders = []
-    for member in members:
-        name = os.path.normpath(member.name)
-        path = dest if name == "." else os.path.join(dest, name)
-        for parent in _parents(name):
-            _ensure_folder(os.path.join(dest, parent))
-        if member.isdir():
-            if path != dest:
+    def _place(self, batch: List[Entry]) -> None:
+        files = [entry for entry in batch if entry.kind == "f"]
+        there = self._register.untouched(self._dest, files)
+        places = self._chunks.locate(d for e in files for d in _needed(e, there.get(e.name)))
+        self._used.update(place.pack for place in places.values())
+        written = []
+        for entry in batch:
+            path = path_of(self._dest, entry.name)
+            if entry.kind == "d":
                 _ensure_folder(path)
-            folders.append((path, member))
-        elif member.issym():
-            _place(path, lambda tmp, member=member: os.symlink(member.linkname, tmp))
-        elif member.islnk():
-            target = os.path.join(dest, os.path.normpath(member.linkname))
-            _place(path, lambda tmp, target=target: os.link(target, tmp, follow_symlinks=False))
-        else:
-            _place_file(tar, member, path)
-    for path, member in reversed(folders):  # last, so that a read-only folder can be filled
-        os.chmod(path, member.mode & 0o777 | stat.S_IRWXU)
-        os.utime(path, (member.mtime, member.mtime))
+            elif entry.kind == "l":
+                if not _is_link(path, entry.target):
+                    self._arrive(path, lambda tmp, entry=entry: os.symlink(entry.target, tmp))
+            elif not _same(entry, there.get(entry.name)):
+                self._file(path, entry, there.get(entry.name), places)
+                written.append((entry.name, entry.chunks))
+        if written:
+            self._register.record(self._dest, written)
+
+    def _file(self, path: str, entry: Entry, there: "Placed | None", places: Dict[bytes, Place]) -> None:
+        if there is not None and there.chunks == entry.chunks:  # only mode or time differ
+            os.chmod(path, entry.mode)
+            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+            return
+
+        def write(tmp: str) -> None:
+            fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                self._fill(fd, path, entry, there, places)
+                os.fchmod(fd, entry.mode)
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            finally:
+                os.close(fd)
+
+        self._arrive(path, write)
+
+    def _fill(self, fd: int, path: str, entry: Entry, there: "Placed | None", places: Dict[bytes, Place]) -> None:
+        old = {d: i * CHUNK_BYTES for i, d in enumerate(tree.digests(there.chunks))} if there is not None else {}
+        ends_in_hole = False
+        for digest in tree.digests(entry.chunks):
+            place = places.get(digest)
+            data = self._chunks.read(digest, place) if place is not None else self._from(path, old, digest)
+            ends_in_hole = len(data) == CHUNK_BYTES and not data.strip(b"\0")
+            if ends_in_hole:  # as it may have been where it came from
+                os.lseek(fd, CHUNK_BYTES, os.SEEK_CUR)
+            else:
+                disk.write_all(fd, data)
+        if ends_in_hole:
+            os.ftruncate(fd, entry.size)
+        if os.fstat(fd).st_size != entry.size:
+            raise ValueError("{!r} has {} bytes, its chunks {}".format(entry.name, entry.size, os.fstat(fd).st_size))
+
+    def _from(self, path: str, old: Dict[bytes, int], digest: bytes) -> bytes:
+        """A chunk of the file that this one replaces."""
+        if digest in old:
+            with open(path, "rb") as file:
+                file.seek(old[digest])
+                data = file.read(CHUNK_BYTES)
+            if hashlib.sha256(data).digest() == digest:
+                return data
+            self._register.forget(self._dest)  # what was believed of this place is not so
+        raise MissingChunk("chunk {} is not here".format(digest.hex()))
+
+    def _arrive(self, path: str, make: Any) -> None:
+        """`make` a temporary name and rename it to `path`; a folder in the way gives way."""
+        disk.remove_file(self._tmp)
+        make(self._tmp)
+        try:
+            os.rename(self._tmp, path)
+        except IsADirectoryError:
+            disk.remove_tree(path)
+            os.rename(self._tmp, path)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            tmp = "{}/{}".format(os.path.dirname(path), tree.ARRIVING)  # another file system begins below the root
+            disk.remove_file(tmp)
+            make(tmp)
+            os.rename(tmp, path)
+
+
+def _same(entry: Entry, there: "Placed | None") -> bool:
+    return there is not None and (there.chunks, there.modified, there.mode) == (
+        entry.chunks,
+        entry.mtime_ns,
+        entry.mode,
+    )
+
+
+def _is_link(path: str, target: str) -> bool:
+    try:
+        return os.readlink(path) == target
+    except OSError:
+        return False
 
 
 def _ensure_folder(path: str) -> None:
@@ -214,38 +328,3 @@ def _ensure_folder(path: str) -> None:
     except FileNotFoundError:
         pass
     os.mkdir(path)
-
-
-def _place_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
-    def write(tmp: str) -> None:
-        source: Optional[IO[bytes]] = tar.extractfile(member)
-        assert source is not None  # a regular file
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            left = member.size
-            while left > 0:
-                data = source.read(min(COPY_BYTES, left))
-                if not data:
-                    raise ValueError("{!r} is cut short".format(member.name))
-                disk.write_all(fd, data)
-                left -= len(data)
-            os.fchmod(fd, member.mode & 0o777)
-            os.utime(fd, (member.mtime, member.mtime))
-        finally:
-            os.close(fd)
-
-    _place(path, write)
-
-
-def _place(path: str, make: Any) -> None:
-    """`make` a temporary name beside `path` and rename it there; a folder in the way gives way."""
-    tmp = "{}/.skyinfra-{}".format(os.path.dirname(path), os.urandom(6).hex())
-    try:
-        make(tmp)
-        try:
-            os.rename(tmp, path)
-        except IsADirectoryError:
-            disk.remove_tree(path)
-            os.rename(tmp, path)
-    finally:
-        disk.remove_file(tmp)  # renamed already, unless something failed

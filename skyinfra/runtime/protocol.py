@@ -6,8 +6,11 @@ A newer peer may add fields: readers ignore what they do not know.
 ======================================  ==============================================================================
 ``GET /v1/health``                      `Health`; needs the token like every call
 ``PUT /v1/config``                      `NodeConfig`; idempotent
-``HEAD|PUT /v1/files/{sha256}``         one tar (uncompressed), streamed; 200 when already there; a wrong digest is 422
-``POST /v1/files/apply``                `FilesApply`; idempotent; answers when everything is in place
+``HEAD|PUT /v1/files/{sha256}``         a tree's manifest (`tree.py`); 200 when already there; a wrong digest is 422
+``POST /v1/files``                      a pack of chunks (`chunks.py`), streamed; of one that breaks off, or has a wrong
+                                        chunk in it (422), the whole chunks before are kept
+``POST /v1/files/apply``                `FilesApply` -> `FilesMissing`; idempotent; answers when everything is in place,
+                                        or says what to send before: send it and ask again
 ``POST /v1/jobs``                       `JobSubmit` -> ``{"job_id": int}``; same `key` = same id; 409 `draining`
 ``GET /v1/jobs?ids=1,2``                ``{"jobs": [JobRow]}``, oldest first
 ``GET /v1/jobs/{id}``                   `JobRow`; 404
@@ -103,12 +106,22 @@ class NodeConfig:
 
 @dataclass
 class FilesApply:
-    """Put trees in their places, over what is there: a file that exists is replaced by rename, others stay."""
+    """Put trees in their places, over what is there: a file that differs is replaced by rename, others stay."""
 
     trees: List[Dict[str, str]] = field(default_factory=list)
-    """``[{digest, dest, kind}]``: kind ``dir`` unpacks into `dest`, ``file`` is a tar of one file that becomes `dest`.
+    """``[{digest, dest, kind}]``: kind ``dir`` goes into `dest`, ``file`` is a tree of one file that becomes `dest`.
     A relative or ``~/`` destination lies under the node's HOME; an absolute one outside it is refused (`unsafe_path`)
     unless the agent was started with ``--absolute-paths``."""
+
+
+@dataclass
+class FilesMissing:
+    """Nothing in it: everything is in place. Of many chunks only the first are named."""
+
+    trees: List[str] = field(default_factory=list)
+    """Digests of manifests. While one is missing, nothing is said of chunks."""
+    chunks: List[str] = field(default_factory=list)
+    """Digests in hex, in the order in which the files need them."""
 
 
 @dataclass

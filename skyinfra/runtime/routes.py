@@ -11,10 +11,11 @@ import os
 import re
 import sqlite3
 import time
-from typing import AsyncIterator, Awaitable, BinaryIO, Callable, List, Tuple
+from typing import AsyncIterator, Awaitable, BinaryIO, Callable, List, Optional, Tuple
 
 from skyinfra.runtime import disk, logs
-from skyinfra.runtime.files import Files, MissingBlob, UnsafePath, WrongDigest
+from skyinfra.runtime.chunks import BadPack
+from skyinfra.runtime.files import Files, WrongDigest
 from skyinfra.runtime.hooks import Claimed, Hooks
 from skyinfra.runtime.http import HttpError, Request, Response
 from skyinfra.runtime.jobs import Draining, Jobs
@@ -31,6 +32,7 @@ from skyinfra.runtime.protocol import (
 )
 from skyinfra.runtime.say import say
 from skyinfra.runtime.schema import checked
+from skyinfra.runtime.tree import UnsafePath
 
 Route = Callable[..., Awaitable[Response]]
 
@@ -59,6 +61,7 @@ class Api:
                 ("PUT", "/config", self.put_config),
                 ("HEAD", "/files/([^/]+)", self.head_file),
                 ("PUT", "/files/([^/]+)", self.put_file),
+                ("POST", "/files", self.put_pack),
                 ("POST", "/files/apply", self.apply_files),
                 ("POST", "/jobs", self.submit),
                 ("GET", "/jobs", self.list_jobs),
@@ -93,10 +96,8 @@ class Api:
             raise HttpError(409, "claimed", str(exc)) from exc
         except UnsafePath as exc:
             raise HttpError(400, "unsafe_path", str(exc)) from exc
-        except WrongDigest as exc:
+        except (WrongDigest, BadPack) as exc:
             raise HttpError(422, "digest", str(exc)) from exc
-        except MissingBlob as exc:
-            raise HttpError(404, "not_found", str(exc)) from exc
         except ValueError as exc:
             raise HttpError(400, "bad_request", str(exc)) from exc
         except sqlite3.Error as exc:
@@ -167,10 +168,28 @@ class Api:
             blob.discard()
         return Response({}, 201)
 
+    async def put_pack(self, request: Request) -> Response:
+        """The rest of a pack that is refused is read: the peer gets the answer rather than a broken connection."""
+        pack = self._files.chunks.receive()
+        refused: Optional[Exception] = None
+        try:
+            async for data in request.chunks():
+                if refused is None:
+                    try:
+                        pack.write(data)
+                    except (BadPack, OSError) as exc:
+                        refused = exc
+        finally:
+            whole = pack.close()
+        if refused is not None:
+            raise refused
+        if not whole:
+            raise HttpError(400, "bad_request", "the pack ends in the middle of a chunk")
+        return Response({}, 201)
+
     async def apply_files(self, request: Request) -> Response:
         wanted = checked(FilesApply, await request.json())
-        await asyncio.get_event_loop().run_in_executor(None, self._files.apply, wanted)
-        return Response({})
+        return Response(dump(await asyncio.get_event_loop().run_in_executor(None, self._files.apply, wanted)))
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

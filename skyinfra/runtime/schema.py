@@ -15,6 +15,7 @@ TYPES = (
     protocol.Health,
     protocol.NodeConfig,
     protocol.FilesApply,
+    protocol.FilesMissing,
     protocol.JobSubmit,
     protocol.JobRow,
     protocol.Event,
@@ -73,7 +74,7 @@ def _object(cls: Any) -> Dict[str, Any]:
     if cls is protocol.JobRow:
         properties["state"] = {"enum": list(protocol.JOB_STATES)}
     # the agent always sends all fields; a request may leave out those with a default
-    sent = cls in (protocol.Health, protocol.JobRow, protocol.Event)
+    sent = cls in (protocol.FilesMissing, protocol.Health, protocol.JobRow, protocol.Event)
     required = [field.name for field in fields if sent or _required(field)]
     return {"type": "object", "properties": properties, "required": required}
 

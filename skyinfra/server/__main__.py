@@ -14,7 +14,10 @@ from skyinfra.server.settings import Settings
 
 def main(argv: list[str] | None = None) -> int:
     flags = _flags().parse_args(argv)
-    settings = Settings.build(host=flags.host, port=flags.port, deploy=flags.deploy)
+    try:
+        settings = Settings.build(host=flags.host, port=flags.port, deploy=flags.deploy)
+    except ValueError as error:
+        return _refuse(flags.ready_fd, str(error), 1)
     os.umask(0o077)
     os.environ["SKYINFRA_HOME"] = str(settings.home.root)
     server_log.configure()

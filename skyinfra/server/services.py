@@ -28,7 +28,7 @@ from skyinfra.server.tasks import end_tasks
 from skyinfra.server.tokens import Tokens
 from skyinfra.server.vault import Vault, private_folder
 from skyinfra.server.workspaces import Workspaces
-from skyinfra.store import facts
+from skyinfra.store import facts, requests
 from skyinfra.store.database import Database
 from skyinfra.wire import versions
 
@@ -53,7 +53,7 @@ class Services:
         owner = Principal(settings.user_id, settings.user_name)
         self.tokens = Tokens.open(home.token, owner, self.db, self.workspaces)
         self.logs = RequestLogs(home.request_logs)
-        self.blobs = Blobs(home.blobs)
+        self.blobs = Blobs(home.blobs, home.chunks, settings.uploads, lambda: self.db.read(requests.wanted_blobs))
         self.ring = ReadRing()
         self.fleet = Fleet(
             settings, self.db, vault, self.blobs, launcher, connect, clouds, self.server_id, agent_version()

@@ -7,10 +7,11 @@ import hashlib
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from skyinfra.model.home import Home
+from skyinfra.server.blobs import Limits
 
 __all__ = ["Settings"]
 
@@ -39,6 +40,8 @@ class Settings:
     retention_s: float = 30 * DAY_S
     retention_bytes: int = 1 << 30
     blob_keep_s: float = DAY_S
+    uploads: Limits = field(default_factory=Limits)
+    """Of files: `SKYINFRA_UPLOAD_LIMIT_GB` and `SKYINFRA_UPLOAD_STORE_GB`."""
     history_s: float = 365 * DAY_S
     """How long the history of a cluster that is gone is kept."""
 
@@ -62,7 +65,24 @@ class Settings:
             user_name=env.get("SKYPILOT_USER") or name,
             minute_s=float(env.get("SKYINFRA_MINUTE_S") or 60.0),
             retry_s=float(env.get("SKYINFRA_RETRY_S") or 30.0),
+            uploads=_limits(env),
         )
+
+
+def _limits(env: Mapping[str, str]) -> Limits:
+    """In GB, of 10^9 bytes. Raises `ValueError` naming the variable."""
+    limits = Limits()
+    for name, limit in (("SKYINFRA_UPLOAD_LIMIT_GB", "tree_bytes"), ("SKYINFRA_UPLOAD_STORE_GB", "store_bytes")):
+        text = env.get(name)
+        try:
+            figure = float(text) if text else None
+        except ValueError:
+            figure = -1.0
+        if figure is not None and not figure > 0:
+            raise ValueError(f"{name}={text!r}: a number of gigabytes is needed")
+        if figure is not None:
+            limits = replace(limits, **{limit: int(figure * 1e9)})
+    return limits
 
 
 def _user_hash(name: str) -> str:

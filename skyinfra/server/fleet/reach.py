@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from skyinfra.model.exceptions import ClusterNotUpError, with_hint
 from skyinfra.model.states import ClusterStatus
-from skyinfra.runtime.protocol import FilesApply, NodeConfig
+from skyinfra.runtime.chunks import MissingChunk
+from skyinfra.runtime.protocol import FilesApply, FilesMissing, NodeConfig
 from skyinfra.server.blobs import Blobs
 from skyinfra.server.fleet.clusters import Clusters, handle_of
 from skyinfra.server.fleet.ports import Agent, AgentError, Connect, Unreachable
@@ -24,6 +25,7 @@ PATIENCE_S = 30.0
 ASK_AGAIN_S = 0.5
 WAITING = "unreachable_since"
 WORKDIR = "~/sky_workdir"
+_SEND_AGAIN = "the task's files are not on the server any more: launch it again"
 
 
 class Reach:
@@ -132,14 +134,44 @@ class Reach:
     async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:
         """Send the trees and have them put in place; returns the destinations. Idempotent.
 
-        Raises `ValueError` when a tree is not on the server any more.
+        Sent is only what the node lacks; when the connection breaks, the next call goes on where this one was.
+        Raises `ValueError` when a tree is not on the server any more, or when the node refuses it.
         """
-        if not blobs:
-            return []
-        for destination, blob in blobs.items():
-            if not self._blobs.has(blob["digest"]):
-                raise ValueError(f"the files for {destination} are not on the server: send them again")
-            await agent.put_file(blob["digest"], Path(self._blobs.path(blob["digest"])))
         trees = [{"digest": b["digest"], "dest": destination, "kind": b["kind"]} for destination, b in blobs.items()]
-        await agent.apply(FilesApply(trees=trees))
+        before = None
+        while trees:
+            with _told_plainly():
+                missing = await agent.apply(FilesApply(trees=trees))
+            if missing == FilesMissing():
+                break
+            if missing == before:
+                raise RuntimeError("the node does not keep what it is sent")
+            before = missing
+            await self._send(agent, missing)
         return list(blobs)
+
+    async def _send(self, agent: Agent, missing: FilesMissing) -> None:
+        for digest in missing.trees:
+            if not self._blobs.has(digest):
+                raise ValueError(_SEND_AGAIN)
+            with _told_plainly():
+                await agent.put_file(digest, self._blobs.path(digest))
+        try:
+            for pack, size in await asyncio.to_thread(self._blobs.packs, missing.chunks):
+                with _told_plainly():
+                    await agent.put_pack(pack, size)
+        except MissingChunk as error:
+            raise ValueError(_SEND_AGAIN) from error
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """What a node says against files is the user's to mend."""
+    try:
+        yield
+    except AgentError as error:
+        if error.type == "no_space":
+            raise RuntimeError(f"the files do not fit on the node: {error}") from error
+        if error.type in ("unsafe_path", "bad_request"):
+            raise ValueError(f"the node refuses the files: {error}") from error
+        raise

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from skyinfra.cli.main import main
+from skyinfra.testing.trees import chunks_in, named_in
 
 TOKEN = "a-token"
 HANDLE = {
@@ -76,6 +77,7 @@ class FakeServer:
     logs: dict[tuple[str, int], bytes] = field(default_factory=dict)
     requests: dict[str, FakeRequest] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    chunks: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     files: bytes = b""
@@ -230,8 +232,16 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(200, {"requests": rows[: int(query.get("limit", 50))]})
             case ["requests", request_id, *rest]:
                 self.one_request(request_id, rest, query)
+            case ["blobs"]:
+                self.fake.chunks.update(chunks_in(raw))
+                self.send(201, {})
             case ["blobs", digest]:
-                self.blob(digest, raw)
+                self.fake.blobs[digest] = raw
+                self.send(201, {})
+            case ["blobs", digest, "missing"] if digest in self.fake.blobs:
+                self.send(200, {"missing": [c for c in named_in(self.fake.blobs[digest]) if c not in self.fake.chunks]})
+            case ["blobs", *_]:
+                self.fail(404, "ValueError", "no such manifest")
             case ["clusters", name, "jobs", job_id, *rest]:
                 self.job(name, job_id, rest, query)
             case ["doctor"]:
@@ -277,13 +287,6 @@ class Handler(BaseHTTPRequestHandler):
         else:
             lines = "".join(json.dumps(event) + "\n" for event in found[0].events).encode()
             self.send_stream(lines[int(query["offset"]) :])
-
-    def blob(self, digest: str, raw: bytes) -> None:
-        if self.command == "HEAD":
-            self.send(200 if digest in self.fake.blobs else 404)
-        else:
-            self.fake.blobs[digest] = raw
-            self.send(201, {})
 
     def job(self, name: str, job_id: str, rest: list[str], query: dict[str, str]) -> None:
         if self.fake.cluster_error is not None:

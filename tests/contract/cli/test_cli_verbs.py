@@ -298,3 +298,5 @@ def test_workdir_and_local_mounts_are_sent_once_and_named_by_destination(
     assert sky("exec", "-d", "c", str(path)).code == 0
     assert list(body_of(running, "exec")["blobs"]) == ["~/sky_workdir"]
     assert sum(method == "PUT" for method, _, _ in running.seen) == 2
+    assert sum((method, path) == ("POST", "/v1/blobs") for method, path, _ in running.seen) == 2
+    assert set(running.chunks.values()) == {b"a", b"m"}

@@ -13,13 +13,14 @@ import uvicorn
 from skyinfra.catalog.offers import Offer
 from skyinfra.channels import AgentError, Unreachable
 from skyinfra.model.home import Home
-from skyinfra.runtime.protocol import Event, Health, JobRow
+from skyinfra.runtime.protocol import Event, FilesMissing, Health, JobRow
 from skyinfra.server.app import build
 from skyinfra.server.process import _Uvicorn, listen
 from skyinfra.server.services import Services
 from skyinfra.server.settings import Settings
 from skyinfra.stacks.clouds.registry import Standing
 from skyinfra.stacks.operation import Changes, OperationEvent, OperationResult
+from skyinfra.testing.trees import chunks_in, named_in
 
 
 @dataclasses.dataclass
@@ -40,6 +41,7 @@ class FakeNode:
     events: list = dataclasses.field(default_factory=list)
     files: dict = dataclasses.field(default_factory=dict)
     applied: list = dataclasses.field(default_factory=list)
+    chunks: dict = dataclasses.field(default_factory=dict)
     submitted: list = dataclasses.field(default_factory=list)
     config: object = None
     changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
@@ -207,8 +209,21 @@ class FakeAgent:
     async def put_file(self, digest, path):
         self._node().files[digest] = path.read_bytes()
 
+    async def put_pack(self, pack, size):
+        raw = b"".join([part async for part in pack])
+        assert len(raw) == size
+        self._node().chunks.update(chunks_in(raw))
+
     async def apply(self, files):
-        self._node().applied.extend(files.trees)
+        node = self._node()
+        absent = [t["digest"] for t in files.trees if t["digest"] not in node.files]
+        if absent:
+            return FilesMissing(trees=absent)
+        named = [chunk for t in files.trees for chunk in named_in(node.files[t["digest"]])]
+        missing = FilesMissing(chunks=[chunk for chunk in dict.fromkeys(named) if chunk not in node.chunks])
+        if not missing.chunks:
+            node.applied.extend(files.trees)
+        return missing
 
     async def submit(self, job):
         node = self._node()

@@ -1,13 +1,13 @@
 """What happens to clusters: launched, reused, refused, moved to another place, brought back, taken down."""
 
 import asyncio
-import hashlib
 import json
 import threading
 
 import pytest
 
 from skyinfra.store.tables import metadata
+from skyinfra.testing import trees
 
 
 def test_a_launch_makes_a_cluster_and_submits_the_job_once(on_server):
@@ -266,14 +266,16 @@ def test_down_names_what_is_left_and_keeps_the_cluster(on_server):
 
 def test_exec_syncs_the_workdir_only_and_skips_setup(on_server):
     async def scenario(client):
-        content = b"tar"
-        digest = hashlib.sha256(content).hexdigest()
-        await client.http.put(f"/v1/blobs/{digest}", content=content)
+        raw = trees.manifest(trees.file("a", b"content"), trees.file("b", b"more"))
+        digest = trees.digest_of(raw)
+        await client.http.put(f"/v1/blobs/{digest}", content=raw)
+        await client.http.post("/v1/blobs", content=trees.pack([b"content", b"more"]))
         blob = {"digest": digest, "kind": "dir"}
         both = {"~/sky_workdir": blob, "/data": blob}
         await client.launch(blobs=both)
         (node,) = client.world.nodes.values()
         assert [t["dest"] for t in node.applied] == ["~/sky_workdir", "/data"]
+        assert set(node.chunks.values()) == {b"content", b"more"}
         await client.do("exec", task={"run": "x", "setup": "never"}, cluster_name="c", blobs=both)
         assert [t["dest"] for t in node.applied[2:]] == ["~/sky_workdir"]
         assert node.submitted[-1].setup is None

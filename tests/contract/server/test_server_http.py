@@ -1,9 +1,11 @@
 """The HTTP contract: who may call, what answers look like, how requests are listed, waited for, followed, cancelled."""
 
 import asyncio
-import hashlib
 
 import pytest
+
+from skyinfra.server.blobs import Limits
+from skyinfra.testing import trees
 
 
 def test_every_path_but_health_wants_the_token(on_server):
@@ -139,18 +141,57 @@ def test_a_stream_resumes_at_its_offset_and_ends_with_the_status(on_server):
 
 def test_uploads_are_checked_and_kept(on_server):
     async def scenario(client):
-        content = b"x" * 3_000_000
-        digest = hashlib.sha256(content).hexdigest()
+        raw = trees.manifest(trees.file("a", b"x" * 3_000_000), trees.file("b", b"y"))
+        digest = trees.digest_of(raw)
         url = f"/v1/blobs/{digest}"
-        assert (await client.http.head(url)).status_code == 404
+        assert (await client.http.get(url + "/missing")).status_code == 404
         assert (await client.http.put(url, content=b"other")).status_code == 422
-        assert (await client.http.put(url, content=content)).status_code == 201
-        assert (await client.http.put(url, content=content)).status_code == 200
-        assert (await client.http.head(url)).status_code == 200
+        assert (await client.http.put(url, content=raw)).status_code == 201
+        assert (await client.http.put(url, content=raw)).status_code == 200
+        both = [trees.digest_of(b"x" * 3_000_000), trees.digest_of(b"y")]
+        assert (await client.http.get(url + "/missing")).json() == {"missing": both}
+        wrong = bytearray(trees.pack([b"x" * 3_000_000, b"y"]))
+        wrong[-1] ^= 1
+        answer = await client.http.post("/v1/blobs", content=bytes(wrong))
+        assert (answer.status_code, both[1] in answer.json()["message"]) == (422, True)
+        assert (await client.http.get(url + "/missing")).json() == {"missing": both[1:]}, "whole chunks are kept"
+        assert (await client.http.post("/v1/blobs", content=trees.pack([b"y"]))).status_code == 201
+        assert (await client.http.get(url + "/missing")).json() == {"missing": []}
         assert (await client.http.put("/v1/blobs/..%2Fx", content=b"")).status_code in (400, 404)
         assert [p.name for p in client.home.blobs.iterdir()] == [digest]
 
     on_server(scenario)
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "says"),
+    [
+        (Limits(tree_bytes=2_000_000), 413, "have 0.0 GB, and this server takes 0.0 GB at a time"),
+        (Limits(reserve_bytes=1 << 60), 507, "server's disk"),
+    ],
+)
+def test_a_tree_that_is_too_much_is_refused_with_what_to_do(on_server, limits, status, says):
+    async def scenario(client):
+        raw = trees.manifest(trees.file("a", b"x" * 3_000_000))
+        answer = await client.http.put(f"/v1/blobs/{trees.digest_of(raw)}", content=raw)
+        assert (answer.status_code, answer.json()["type"]) == (status, "ValueError" if status == 413 else "OSError")
+        assert says in answer.json()["message"]
+        assert ".skyignore" in answer.json()["hint"]
+        assert list(client.home.blobs.iterdir()) == []
+
+    on_server(scenario, uploads=limits)
+
+
+def test_a_full_store_makes_room_of_what_is_not_in_use_and_says_when_it_cannot(on_server):
+    async def scenario(client):
+        first, second = trees.pack([b"a" * 1000]), trees.pack([b"b" * 1000])
+        assert (await client.http.post("/v1/blobs", content=first)).status_code == 201
+        answer = await client.http.post("/v1/blobs", content=second)
+        assert answer.status_code == 507
+        assert "in use" in answer.json()["message"]
+        assert "SKYINFRA_UPLOAD_STORE_GB" in answer.json()["hint"]
+
+    on_server(scenario, uploads=Limits(store_bytes=1500))
 
 
 def test_shutdown_is_asked_for_over_http(on_server):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import json
 import tarfile
@@ -13,11 +12,12 @@ import pytest
 from skyinfra.channels import AgentError, Unreachable, connect
 from skyinfra.model.home import Home
 from skyinfra.runtime import package
-from skyinfra.runtime.protocol import FilesApply, JobSubmit, NodeConfig
+from skyinfra.runtime.protocol import FilesApply, FilesMissing, JobSubmit, NodeConfig
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.clouds.local import agent_process
 from skyinfra.stacks.clouds.local import machine as machines
 from skyinfra.stacks.clouds.local.settings import LocalSettings
+from skyinfra.testing import trees
 
 TOKEN = "agent-token"
 SETTINGS = LocalSettings(cpus=4, memory_gb=4)
@@ -84,19 +84,25 @@ def test_a_job_is_submitted_followed_and_its_log_resumes_at_an_offset(node):
 
 
 def test_a_tree_is_sent_once_and_put_in_its_place(node, tmp_path):
-    blob = tmp_path / "tree.tar"
-    (tmp_path / "hello").write_text("hi")
-    with tarfile.open(blob, "w") as archive:
-        archive.add(tmp_path / "hello", "hello")
-    digest = hashlib.sha256(blob.read_bytes()).hexdigest()
+    raw, pack = trees.manifest(trees.file("hello", b"hi")), trees.pack([b"hi"])
+    digest, manifest = trees.digest_of(raw), tmp_path / "manifest"
+    manifest.write_bytes(raw)
+    wanted = FilesApply([{"digest": digest, "dest": "~/sky_workdir", "kind": "dir"}])
+
+    async def parts():
+        for at in range(0, len(pack), 10):
+            yield pack[at : at + 10]
 
     async def act(agent):
+        assert await agent.apply(wanted) == FilesMissing(trees=[digest])
         assert not await agent.has_file(digest)
-        await agent.put_file(digest, blob)
+        await agent.put_file(digest, manifest)
         assert await agent.has_file(digest)
-        await agent.apply(FilesApply([{"digest": digest, "dest": "~/sky_workdir", "kind": "dir"}]))
+        assert await agent.apply(wanted) == FilesMissing(chunks=[trees.digest_of(b"hi")])
+        await agent.put_pack(parts(), len(pack))
+        assert await agent.apply(wanted) == FilesMissing()
         with pytest.raises(AgentError) as caught:
-            await agent.put_file("0" * 64, blob)
+            await agent.put_file("0" * 64, manifest)
         assert caught.value.type == "digest"
 
     with_agent(node, act)

@@ -1,9 +1,9 @@
 """Retention, uploads, documents that must be current, and names that must be listed."""
 
 import asyncio
-import hashlib
 import os
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,14 @@ import pytest
 from skyinfra.model.home import Home
 from skyinfra.server import app
 from skyinfra.server.answers import HttpError
-from skyinfra.server.blobs import Blobs
+from skyinfra.server.blobs import Blobs, Limits
 from skyinfra.server.fleet.doctor import examine
 from skyinfra.server.requests.retention import clean
 from skyinfra.server.requests.ring import Answer, ReadRing
 from skyinfra.server.requests.steps import boundary_base
 from skyinfra.server.settings import Settings
 from skyinfra.store import schema
+from skyinfra.testing import trees
 from skyinfra.wire import schema as wire_schema
 
 SOURCES = Path(schema.__file__).parents[1]
@@ -71,7 +72,7 @@ def test_old_requests_are_forgotten_and_active_ones_never(bench, run, make_handl
         engine = await bench.engine(make_handler("launch", bench.steps("one", one=wait)))
         active = await engine.accept(bench.incoming("launch", cluster="active", blobs=("d" * 64,)))
         ids = await finished(bench, engine, 3)
-        blobs = Blobs(tmp_path / "blobs")
+        blobs = blobs_in(tmp_path)
         for name in ("d" * 64, "e" * 64):
             blobs.path(name).write_bytes(b"x")
             os.utime(blobs.path(name), (1, 1))
@@ -92,15 +93,56 @@ def test_old_requests_are_forgotten_and_active_ones_never(bench, run, make_handl
 
 
 def test_an_upload_with_another_digest_leaves_nothing(tmp_path, run):
-    async def chunks():
-        yield b"abc"
+    raw = trees.manifest(trees.file("a", b"abc"))
 
-    blobs = Blobs(tmp_path)
+    async def chunks():
+        yield raw
+
+    blobs = blobs_in(tmp_path)
     with pytest.raises(HttpError) as caught:
         run(blobs.put("0" * 64, chunks()))
     assert caught.value.status == 422
-    assert list(tmp_path.iterdir()) == []
-    assert run(blobs.put(hashlib.sha256(b"abc").hexdigest(), chunks())) is True
+    assert list((tmp_path / "blobs").iterdir()) == []
+    assert run(blobs.put(trees.digest_of(raw), chunks())) is True
+
+
+def test_only_chunks_that_nobody_needs_make_room(tmp_path, run):
+    wanted = set()
+
+    async def scenario():
+        blobs = blobs_in(tmp_path, Limits(store_bytes=2900), wanted)
+        for content in (b"needed" * 100, b"spared" * 100, b"idle" * 100):
+            raw = trees.manifest(trees.file("f", content))
+            await blobs.put(trees.digest_of(raw), once(raw))
+            pack = trees.pack([content])
+            await blobs.put_pack(once(pack), len(pack))
+            if content.startswith(b"needed"):
+                wanted.add(trees.digest_of(raw))
+        age_packs(tmp_path / "chunks", keep=2)
+        pack = trees.pack([b"new" * 500])
+        await blobs.put_pack(once(pack), len(pack))
+        there = [content for content in (b"needed" * 100, b"spared" * 100, b"idle" * 100)
+                 if blobs.missing(trees.digest_of(trees.manifest(trees.file("f", content)))) == []]  # fmt: skip
+        assert there == [b"needed" * 100, b"spared" * 100]
+
+    run(scenario())
+
+
+async def once(raw):
+    yield raw
+
+
+def age_packs(folder, keep):
+    """As if all packs but one had been used last a day ago."""
+    with sqlite3.connect(folder / "index.db") as db:
+        db.execute("UPDATE packs SET used = used - 86400 WHERE id != ?", (keep,))
+
+
+def blobs_in(folder, limits=None, wanted=()):
+    async def needed():
+        return set(wanted)
+
+    return Blobs(folder / "blobs", folder / "chunks", limits or Limits(), needed)
 
 
 def test_the_ring_of_answers_is_bounded():
