@@ -18,6 +18,7 @@ from typing import BinaryIO
 from skyinfra.runtime import tree
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.chunks import HEAD_BYTES, BadPack, Chunks, MissingChunk, Place, head_of
+from skyinfra.server import old_tars
 from skyinfra.server.answers import HttpError
 from skyinfra.server.vault import private_folder
 
@@ -31,6 +32,7 @@ MID_UPLOAD_S = 3600.0
 """Chunks that somebody asked for so recently may belong to an upload whose request is still to come."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GB = 1_000_000_000
+_BECAME = b"a tar, now the tree "
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class Blobs:
                 await asyncio.to_thread(_sync, file)
             if seen.hexdigest() != digest:
                 raise HttpError(422, "ValueError", f"the upload is {seen.hexdigest()}, not {digest}")
-            await asyncio.to_thread(self._check, temporary)
+            if await asyncio.to_thread(old_tars.is_tar, temporary):
+                await asyncio.to_thread(self._take_tar, temporary)
+            else:
+                await asyncio.to_thread(self._check, temporary)
             existed = path.exists()
             boundary("server.blob.before")
             os.replace(temporary, path)
@@ -99,6 +104,31 @@ class Blobs:
             raise _cannot_store(error) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def tree_of(self, digest: str) -> str:
+        """The tree that an upload is: itself, or what a tar became. Raises `ValueError` when it is gone."""
+        try:
+            with self.path(digest).open("rb") as file:
+                head = file.read(200)
+        except FileNotFoundError:
+            raise ValueError(f"tree {digest} is not here") from None
+        return head[len(_BECAME) :].decode() if head.startswith(_BECAME) else digest
+
+    def _take_tar(self, upload: Path) -> None:
+        """Keep what is in it, and of itself only what it became. Raises as `put`."""
+        try:
+            raw = old_tars.manifest_of(upload, self._chunks)
+        except ValueError as error:
+            raise HttpError(422, "ValueError", str(error)) from error
+        digest = hashlib.sha256(raw).hexdigest()
+        manifest = upload.with_name(upload.name + ".tree")
+        try:
+            manifest.write_bytes(raw)
+            self._check(manifest)
+            os.replace(manifest, self.path(digest))
+        finally:
+            manifest.unlink(missing_ok=True)
+        upload.write_bytes(_BECAME + digest.encode())
 
     def _check(self, manifest: Path) -> None:
         """Raises `HttpError`."""
@@ -217,14 +247,17 @@ class Blobs:
 
     def _places(self, digest: str) -> Iterable[Place]:
         try:
-            chunks = [chunk for entry in _files(self.path(digest)) for chunk in tree.digests(entry.chunks)]
-        except (FileNotFoundError, ValueError, tree.UnsafePath):
+            chunks = [
+                chunk for entry in _files(self.path(self.tree_of(digest))) for chunk in tree.digests(entry.chunks)
+            ]
+        except (OSError, ValueError, tree.UnsafePath):
             return []  # lost or damaged: the request that needs it says so
         return self._chunks.locate(chunks, touch=False).values()
 
     def collect(self, wanted: Set[str], keep_s: float, now: float | None = None) -> int:
         """Remove what is neither wanted nor fresh; returns how many manifests. Torn uploads go the same way."""
         limit = (time.time() if now is None else now) - keep_s
+        wanted = wanted | {self.tree_of(digest) for digest in wanted if self.path(digest).exists()}
         removed = 0
         for path in self._folder.iterdir():
             if path.name not in wanted and path.stat().st_mtime < limit:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from skyinfra.model.exceptions import ClusterNotUpError, with_hint
+from skyinfra.model.exceptions import ClusterNotUpError, NotSupportedError, with_hint
 from skyinfra.model.states import ClusterStatus
 from skyinfra.runtime.chunks import MissingChunk
 from skyinfra.runtime.protocol import FilesApply, FilesMissing, NodeConfig
@@ -137,7 +137,10 @@ class Reach:
         Sent is only what the node lacks; when the connection breaks, the next call goes on where this one was.
         Raises `ValueError` when a tree is not on the server any more, or when the node refuses it.
         """
-        trees = [{"digest": b["digest"], "dest": destination, "kind": b["kind"]} for destination, b in blobs.items()]
+        trees = [
+            {"digest": self._tree_of(b["digest"]), "dest": destination, "kind": b["kind"]}
+            for destination, b in blobs.items()
+        ]
         before = None
         while trees:
             with _told_plainly():
@@ -149,6 +152,12 @@ class Reach:
             before = missing
             await self._send(agent, missing)
         return list(blobs)
+
+    def _tree_of(self, digest: str) -> str:
+        try:
+            return self._blobs.tree_of(digest)
+        except ValueError as error:
+            raise ValueError(_SEND_AGAIN) from error
 
     async def _send(self, agent: Agent, missing: FilesMissing) -> None:
         for digest in missing.trees:
@@ -172,6 +181,11 @@ def _told_plainly() -> Iterator[None]:
     except AgentError as error:
         if error.type == "no_space":
             raise RuntimeError(f"the files do not fit on the node: {error}") from error
+        if error.type == "not_found":  # what an agent that takes tars says to a tree
+            raise with_hint(
+                NotSupportedError("the cluster's agent is of an older version, which does not take these files"),
+                "`skyinfra launch -c CLUSTER …` brings it up to date",
+            ) from error
         if error.type in ("unsafe_path", "bad_request"):
             raise ValueError(f"the node refuses the files: {error}") from error
         raise

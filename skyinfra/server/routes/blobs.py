@@ -16,6 +16,12 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/blobs")
 
 
+@router.head("/{digest}")
+async def have(digest: str, request: Request) -> Response:
+    """200 when the manifest is there, 404 when it must be sent. (Asked by clients that send tars.)"""
+    return Response(status_code=200 if request.app.state.services.blobs.has(digest) else 404)
+
+
 @router.get("/{digest}/missing")
 async def missing(digest: str, request: Request) -> Response:
     """``{"missing": [digest of a chunk, …]}``: empty when all of the tree is there; of many only the first.
@@ -30,8 +36,8 @@ async def missing(digest: str, request: Request) -> Response:
 
 @router.put("/{digest}")
 async def put(digest: str, request: Request) -> Response:
-    """A manifest (`skyinfra/runtime/tree.py`); 201 when it was new, 200 when it was there, 422 for another digest or no
-    manifest, 413 for a tree over the limit, 507 without room for it."""
+    """A manifest (`skyinfra/runtime/tree.py`), or the tar of an older client; 201 when it was new, 200 when it was
+    there, 422 for another digest or no manifest, 413 for a tree over the limit, 507 without room for it."""
     authorize(request.scope["principal"], "upload")
     made = await request.app.state.services.blobs.put(digest, request.stream())
     return Response(status_code=201 if made else 200)

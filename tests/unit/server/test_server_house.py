@@ -1,9 +1,11 @@
 """Retention, uploads, documents that must be current, and names that must be listed."""
 
 import asyncio
+import io
 import os
 import re
 import sqlite3
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,36 @@ def test_doctor_names_what_nobody_owns(tmp_path):
         ("stack", "lost-abcdef"): None,
         ("lane", "default/c"): "request:r1",
     }
+
+
+def test_the_tar_of_an_older_client_becomes_a_tree(tmp_path, run):
+    def tar_of(*members):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, content, kind in members:
+                info = tarfile.TarInfo(name)
+                info.type, info.mtime, info.mode = kind, 315532800, 0o640
+                info.size = len(content) if kind == tarfile.REGTYPE else 0
+                info.linkname = content.decode() if kind == tarfile.SYMTYPE else ""
+                tar.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    good = [("d", b"", tarfile.DIRTYPE), ("d/f", b"content", tarfile.REGTYPE), ("l", b"d/f", tarfile.SYMTYPE)]
+    blobs = blobs_in(tmp_path)
+    raw = tar_of(*good)
+    digest = trees.digest_of(raw)
+    assert run(blobs.put(digest, once(raw))) is True
+    became = trees.manifest(
+        trees.folder("d", 0o640),
+        trees.file("d/f", b"content", 0o640, mtime_ns=315532800 * 10**9),
+        trees.link("l", "d/f"),
+    )
+    assert blobs.tree_of(digest) == trees.digest_of(became)
+    assert blobs.path(blobs.tree_of(digest)).read_bytes() == became
+    assert blobs.missing(blobs.tree_of(digest)) == []
+    assert blobs.collect({digest}, 0.0, now=2e9) == 0, "what it became is needed, too"
+    for bad in (("../out", b"x", tarfile.REGTYPE), ("dev", b"", tarfile.CHRTYPE)):
+        raw = tar_of(bad)
+        with pytest.raises(HttpError) as caught:
+            run(blobs.put(trees.digest_of(raw), once(raw)))
+        assert caught.value.status == 422
