@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from skyinfra.client import endpoint
 from skyinfra.model.home import Home
-from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.boundary import boundary, campaign_variables
 
 __all__ = ["command", "end", "run_in_foreground", "scrubbed", "start"]
 
@@ -45,7 +45,7 @@ def scrubbed(environ: Mapping[str, str], home: Home) -> dict[str, str]:
     kept = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name)}
     for name in (*endpoint.ENDPOINT_VARIABLES, *endpoint.TOKEN_VARIABLES):
         kept.pop(name, None)  # a server is nobody's client
-    return {**kept, "SKYINFRA_HOME": str(home.root)}
+    return {**kept, **campaign_variables(environ), "SKYINFRA_HOME": str(home.root)}
 
 
 def command(host: str | None = None, port: int | None = None, deploy: bool = False) -> list[str]:

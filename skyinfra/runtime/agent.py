@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from skyinfra.runtime import disk, health, procs
+from skyinfra.runtime import disk, health, idle, procs
 from skyinfra.runtime.autostop import NET_REASON, Autostop
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.files import Files
@@ -223,7 +223,9 @@ class Agent:
     def _tell_idle(self) -> None:
         """One event per stretch of idleness."""
         since = self.jobs.idle_since
-        if self.jobs.idle and time.time() - since >= IDLE_AFTER_S and self._idle_told != since:
+        idle_s = time.monotonic() - self.jobs.idle_from
+        if self.jobs.idle and idle_s >= IDLE_AFTER_S and self._idle_told != since:
+            self.ledger.set_meta("idle", idle.stamp(since, idle_s))  # for the next agent: the time of day may jump
             self.ledger.add_event("idle", {"idle_since": since})
             self._idle_told = since
 

@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from skyinfra.runtime.boundary import boundary
-from skyinfra.runtime.idle import JOBS_AND_SSH, IdleClock, counts_jobs, terminal_sessions
+from skyinfra.runtime.idle import JOBS_AND_SSH, IdleClock, age_s, counts_jobs, stamp, terminal_sessions
 from skyinfra.runtime.jobs import Jobs
 from skyinfra.runtime.protocol import HEARTBEAT_S, NodeConfig
 
@@ -41,13 +41,16 @@ class Autostop:
             return
         known = json.loads(self._jobs.ledger.meta(_META) or "{}")
         if known.get("setting") != setting:
-            known = {"setting": setting, "at": time.time()}
+            at = time.time()
+            known = {"setting": setting, "at": at, "stamp": stamp(at)}
             self._jobs.ledger.set_meta(_META, json.dumps(known))
             if self._jobs.drain_reason == NET_REASON:  # of the setting before
                 self._jobs.drain(None)
-        mark = self._mark(policy)
+        mark, idle_s = self._mark(policy), age_s(known["at"], known.get("stamp"))
+        if mark is not None:
+            idle_s = min(idle_s, time.monotonic() - self._jobs.idle_from)
         self._setting = setting
-        self._clock = IdleClock(mark, time.time() - max(known["at"], mark or 0.0), self._now)
+        self._clock = IdleClock(mark, idle_s, self._now)
 
     def look(self) -> bool:
         """True: the node must end itself now."""

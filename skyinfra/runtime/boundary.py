@@ -11,9 +11,19 @@ Only the standard library, Python >= 3.8: the node agent imports this too. The l
 
 import os
 import time
+from typing import Dict, Mapping
 
 HOLD_S = 20.0
+#: The folder of its faults, and a time of day that jumps (`skyinfra.testing.clock`).
+CAMPAIGN = ("SKYINFRA_FAULTS", "SKYINFRA_FAULTS_CLOCK", "LD_PRELOAD")
 _FOLDER = os.environ.get("SKYINFRA_FAULTS")
+
+
+def campaign_variables(environ: Mapping[str, str]) -> Dict[str, str]:
+    """What of `environ` a process gets that is started with an environment of its own; nothing without a campaign."""
+    if "SKYINFRA_FAULTS" not in environ:
+        return {}
+    return {name: environ[name] for name in CAMPAIGN if name in environ}
 
 
 def boundary(name: str) -> None:

@@ -13,7 +13,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from skyinfra.runtime import procs
-from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.boundary import CAMPAIGN, boundary
 from skyinfra.runtime.ledger import Ledger
 from skyinfra.runtime.protocol import NodeConfig
 from skyinfra.runtime.variables import STATE_MARKER, Node
@@ -86,9 +86,9 @@ class Hooks:
             log.write("[{}] {}\n".format(time.strftime("%Y-%m-%d %H:%M:%S"), said).encode())
 
     def _start(self, script: str, event: str, log: Any) -> "subprocess.Popen[bytes]":
-        env = dict(os.environ, HOME=self._node.home, SKYPILOT_HOOK_EVENT=event, SKYINFRA_HOOK_EVENT=event)
+        inherited = {name: value for name, value in os.environ.items() if name not in CAMPAIGN}
+        env = dict(inherited, HOME=self._node.home, SKYPILOT_HOOK_EVENT=event, SKYINFRA_HOOK_EVENT=event)
         env[STATE_MARKER] = self._node.state_folder  # by it a stop finds what the hook leaves behind
-        env.pop("SKYINFRA_FAULTS", None)
         workdir = os.path.join(self._node.home, "sky_workdir")
         return subprocess.Popen(
             [self._bash, "-c", script],

@@ -4,9 +4,12 @@ Measured on the monotonic clock: a jump of the wall clock neither stops a cluste
 nothing; `autostop.py` does.
 """
 
+import json
 import os
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional
+
+from skyinfra.runtime import procs
 
 #: What `wait_for` may say.
 JOBS_AND_SSH, JOBS, NONE = "jobs_and_ssh", "jobs", "none"
@@ -24,6 +27,19 @@ class IdleClock:
         if busy or mark != self._mark:
             self._active_at, self._mark = self._now(), mark
         return self._now() - self._active_at
+
+
+def stamp(at: float, ago_s: float = 0.0) -> str:
+    """The moment `ago_s` seconds ago as text: `at`, what the wall clock said then, and the ticks of this boot."""
+    return json.dumps({"at": at, "ticks": time.monotonic() - ago_s, "boot_id": procs.boot_id()})
+
+
+def age_s(at: float, stamped: Optional[str]) -> float:
+    """Seconds since `at`: by the ticks where `stamped` is of that moment and of this boot, else by the wall clock."""
+    known = json.loads(stamped or "{}")
+    if known.get("at") == at and known.get("boot_id") == procs.boot_id():
+        return time.monotonic() - known["ticks"]
+    return max(0.0, time.time() - at)
 
 
 def counts_jobs(wait_for: str) -> bool:

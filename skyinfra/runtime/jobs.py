@@ -54,7 +54,7 @@ class Jobs:
         self._settling: Dict[int, "asyncio.Task[None]"] = {}
         self._delayed: Set[int] = set()  # waiting for a later try
         self.not_again: Set[int] = set()  # of before the node's stop: an attempt that never began is the last
-        self.idle_since = time.time()
+        self.idle_since, self.idle_from = time.time(), time.monotonic()
         self.send_order: Callable[[Dict[str, Any]], None] = _no_zygote
         self._kicked = False
 
@@ -311,7 +311,7 @@ class Jobs:
         self.waiting.pop(job_id, None)
         self.queue.release(job_id)
         if self.idle:
-            self.idle_since = time.time()
+            self.idle_since, self.idle_from = time.time(), time.monotonic()
         self.kick()
         disk.remove_tree(self.folder(job_id))  # scripts and, if it never ran, its secrets
         return row is not None

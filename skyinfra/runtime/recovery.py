@@ -5,8 +5,9 @@ Runs once, before the agent serves. Nothing here ends a job that a living superv
 
 import os
 import re
+import time
 
-from skyinfra.runtime import disk, procs
+from skyinfra.runtime import disk, idle, procs
 from skyinfra.runtime.jobs import STOPPED_BEFORE, Jobs
 from skyinfra.runtime.ledger import Plan
 
@@ -30,8 +31,8 @@ def recover(jobs: Jobs, boot: int) -> bool:
         _recover_one(jobs, plan, rebooted, power_lost)
     if rebooted:
         jobs.drain(None)  # it was drained for the stop that is now over
-    else:
-        jobs.idle_since = ledger.last_end() or jobs.idle_since  # a new agent is no activity
+    elif (ended := ledger.last_end()) is not None:  # a new agent is no activity
+        jobs.idle_since, jobs.idle_from = ended, time.monotonic() - idle.age_s(ended, ledger.meta("idle"))
     ledger.set_meta("boot", str(boot))
     ledger.set_meta("boot_id", procs.boot_id())
     return rebooted

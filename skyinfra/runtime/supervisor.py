@@ -17,7 +17,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from skyinfra.runtime import disk, procs
-from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.boundary import CAMPAIGN, boundary
 from skyinfra.runtime.pump import LinePrefixer, LogFile, Pump
 from skyinfra.runtime.say import say
 
@@ -25,8 +25,6 @@ RECORD_RETRY_S = 1.0
 #: How often a wait looks again although nothing woke it (a lost wake-up must not hang a job).
 _SAFETY_S = 5.0
 _HINT_S = 0.5
-#: Not for jobs: the fault campaign's switch.
-_OURS_ONLY = frozenset({"SKYINFRA_FAULTS"})
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 #: Python ignores SIGPIPE and SIGXFSZ, the supervisor some more; a job starts with the defaults.
 _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]
@@ -96,7 +94,7 @@ class Supervisor:
 
     def _run_steps(self, user_env: Dict[str, str]) -> Tuple[str, str]:
         order = self.order
-        inherited = {k: v for k, v in os.environ.items() if k not in _OURS_ONLY}
+        inherited = {k: v for k, v in os.environ.items() if k not in CAMPAIGN}  # no fault is meant for it
         logs = order["log_folder"]
         if not os.path.isdir(logs):  # the agent made it at submit; a job before this one may have removed it
             os.makedirs(logs, mode=0o700)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from skyinfra.model.home import Home
-from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.boundary import boundary, campaign_variables
 from skyinfra.stacks import processes
 from skyinfra.stacks.clouds.aws import facts as aws
 from skyinfra.stacks.files import make_private_dir
@@ -246,7 +246,7 @@ def worker_env(home: Home, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker starts with: enough to find things, no credential. Those come with the request."""
     kept = {name: value for name, value in env.items() if name in _KEPT or name.upper() in _KEPT_FOR_THE_INSTALLER}
     ours = {name: value for name, value in env.items() if name.startswith("SKYINFRA_") or name == "PYTHONPATH"}
-    return {**kept, **ours, "SKYINFRA_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
+    return {**kept, **ours, **campaign_variables(env), "SKYINFRA_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
 
 
 def _terminate(process: Process) -> None:

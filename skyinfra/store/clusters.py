@@ -13,6 +13,9 @@ from skyinfra.store.tables import attempts, cluster_events, clusters, jobs, secr
 
 __all__ = ["Stale"]
 
+SHORTAGE_S = 600.0
+"""How long a place that had no room is tried last."""
+
 
 class Stale(Exception):
     """The cluster's row has moved on since it was read: read it again rather than insist."""
@@ -80,11 +83,6 @@ def last_events(db: Connection) -> dict[str, str]:
     return {row.cluster_id: row.text for row in db.execute(query)}
 
 
-def last_event_at(db: Connection, cluster_id: str, kind: str) -> float | None:
-    query = select(cluster_events.c.at).where(cluster_events.c.cluster_id == cluster_id, cluster_events.c.kind == kind)
-    return db.execute(query.order_by(cluster_events.c.seq.desc()).limit(1)).scalar()
-
-
 def saw_events(db: Connection, cluster_id: str, seq: int) -> None:
     """How far the mirror is. No new generation: nothing that anybody decides by has changed."""
     db.execute(update(clusters).where(clusters.c.id == cluster_id, clusters.c.events_seq < seq).values(events_seq=seq))
@@ -128,8 +126,9 @@ def end_attempt(
     db.execute(update(attempts).where(mine).values(state=state, failure_kind=kind, message=message, ended_at=at))
 
 
-def remember_shortage(db: Connection, cloud: str, region: str, instance_type: str, until: float, reason: str) -> None:
+def remember_shortage(db: Connection, cloud: str, region: str, instance_type: str, at: float, reason: str) -> None:
     key = (shortages.c.cloud == cloud) & (shortages.c.region == region) & (shortages.c.instance_type == instance_type)
+    until = at + SHORTAGE_S
     db.execute(delete(shortages).where(key))
     db.execute(
         insert(shortages).values(cloud=cloud, region=region, instance_type=instance_type, until=until, reason=reason)
@@ -137,6 +136,10 @@ def remember_shortage(db: Connection, cloud: str, region: str, instance_type: st
 
 
 def shortages_now(db: Connection, at: float) -> dict[tuple[str, str, str], str]:
-    """What was refused lately, and with which words."""
-    db_rows: Sequence[Row[Any]] = db.execute(select(shortages).where(shortages.c.until > at)).fetchall()
+    """What was refused lately, and with which words.
+
+    One that would last longer than they do was noted before the time of day was set back, and is over.
+    """
+    lasting = shortages.c.until.between(at, at + SHORTAGE_S)
+    db_rows: Sequence[Row[Any]] = db.execute(select(shortages).where(lasting)).fetchall()
     return {(row.cloud, row.region, row.instance_type): row.reason for row in db_rows}

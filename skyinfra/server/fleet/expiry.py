@@ -18,7 +18,6 @@ from skyinfra.server.fleet.autostop import declared
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.power import Power
 from skyinfra.server.tasks import end_tasks
-from skyinfra.store import clusters as rows
 from skyinfra.store import jobs as mirror
 from skyinfra.store.database import Database
 
@@ -37,14 +36,12 @@ class Expiry:
         power: Power,
         submit: Submit,
         minute_s: float,
-        clock: Callable[[], float],
     ) -> None:
         self._db = db
         self._clusters = clusters
         self._power = power
         self._submit = submit
         self._minute_s = minute_s
-        self._clock = clock
         self._clocks: dict[tuple[str, int], IdleClock] = {}
         self._sessions: dict[str, int] = {}
         self._asked: dict[str, asyncio.Task[None]] = {}
@@ -91,10 +88,10 @@ class Expiry:
         ended = [job["ended_at"] or 0.0 for job in jobs] if by_jobs else []
         mark = (len(jobs), max(ended, default=0.0)) if by_jobs else None
         if key not in self._clocks:
-            set_at = await self._db.read(lambda db: rows.last_event_at(db, cluster.id, "autostop"))
-            since = max([set_at or 0.0, cluster.status_updated_at, *ended])
+            # From what this server sees itself on: of the time before, another time of day may be told than passed,
+            # and the node's own clock knows it.
             self._clocks = {known: clock for known, clock in self._clocks.items() if known[0] != cluster.id}
-            self._clocks[key] = IdleClock(mark, self._clock() - since)
+            self._clocks[key] = IdleClock(mark)
         unfinished = by_jobs and any(job["state"] not in FINAL_STATES for job in jobs)
         return self._clocks[key].look(unfinished or self._sessions.get(cluster.id, 0) > 0, mark)
 

@@ -29,7 +29,6 @@ from skyinfra.store.database import Database
 
 __all__ = ["Provision", "standing"]
 
-SHORTAGE_S = 600.0
 HEALTH_S = 2.0
 INIT, UP = ClusterStatus.INIT.name, ClusterStatus.UP.name
 
@@ -254,7 +253,7 @@ class Provision:
                 zone = next(iter(cluster.spec.get("zones") or ()), None) if result.kind != "quota" else None
                 place = shortage_place(cluster.spec.get("region"), zone)
                 what = shortage_what(slot["gpus"], slot["instance_type"])
-                rows.remember_shortage(db, cluster.spec["cloud"], place, what, ctx.now() + SHORTAGE_S, result.message)
+                rows.remember_shortage(db, cluster.spec["cloud"], place, what, ctx.now(), result.message)
 
         await self._db.write(write)
 

@@ -51,7 +51,7 @@ class Watchers:
         self._clusters = clusters
         self._reach = reach
         self._submit = submit
-        self._expiry = Expiry(db, clusters, power, submit, minute_s, clock)
+        self._expiry = Expiry(db, clusters, power, submit, minute_s)
         self._clock = clock
         self._changed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -1,9 +1,11 @@
 """The idle clock, what counts as an SSH session, and which hooks an event runs."""
 
 import subprocess
+import time
 
+from skyinfra.runtime import procs
 from skyinfra.runtime.hooks import bound_to
-from skyinfra.runtime.idle import IdleClock, terminal_sessions
+from skyinfra.runtime.idle import IdleClock, age_s, stamp, terminal_sessions
 from skyinfra.runtime.protocol import NodeConfig
 
 
@@ -56,3 +58,12 @@ def test_a_hook_runs_for_its_events_and_autostops_own_only_by_itself():
 
 
 CASES = [("stop", True), ("stop", False), ("down", True), ("preemption", False)]
+
+
+def test_a_moment_of_this_boot_is_as_old_as_the_ticks_say_whatever_the_time_of_day_says():
+    at = time.time() - 3600  # what a clock said that has been put forward since
+    known = stamp(at, ago_s=5.0)
+    assert 5 <= age_s(at, known) < 60
+    assert age_s(at + 1, known) >= 3598, "another moment: only the wall clock knows"
+    assert age_s(at, known.replace(procs.boot_id(), "another-boot")) >= 3599
+    assert age_s(time.time() + 3600, None) == 0, "one of the future is not over yet"

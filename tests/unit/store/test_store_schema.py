@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from skyinfra.store import schema
+from skyinfra.store import clusters, schema
 from skyinfra.store.database import open_engine
 from skyinfra.store.tables import metadata
 
@@ -67,3 +67,12 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path):
 def test_the_database_file_is_private(tmp_path):
     schema.ensure_schema(engine_at(tmp_path / "x.db"))
     assert (tmp_path / "x.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_shortage_is_over_after_its_time_and_when_the_time_of_day_was_set_back(tmp_path):
+    engine = engine_at(tmp_path / "x.db")
+    schema.ensure_schema(engine)
+    with engine.begin() as connection:
+        clusters.remember_shortage(connection, "local", "here", "big", 10_000.0, "no room")
+        seen = [bool(clusters.shortages_now(connection, 10_000.0 + jump)) for jump in (0, 599, 601, 3600, -3600)]
+    assert seen == [True, True, False, False, False]

@@ -21,7 +21,7 @@ from pathlib import Path
 from skyinfra.channels.local import probe_health
 from skyinfra.model.home import Home
 from skyinfra.runtime import package
-from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.boundary import boundary, campaign_variables
 from skyinfra.stacks import processes
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.clouds.local import machine as machines
@@ -156,12 +156,11 @@ def _environment(home: Home, state: Path) -> dict[str, str]:
     kept = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR") if name in os.environ
     }
-    faults = {"SKYINFRA_FAULTS": os.environ["SKYINFRA_FAULTS"]} if "SKYINFRA_FAULTS" in os.environ else {}
     return {
         "PATH": os.defpath,
         "USER": getpass.getuser(),
         **kept,
-        **faults,
+        **campaign_variables(os.environ),
         "SKYINFRA_HOME": str(home.root),
         "SKYINFRA_AGENT_STATE": str(state),
     }
