@@ -21,9 +21,11 @@ from skyinfra.client.clusters import start as start
 from skyinfra.client.clusters import status as status
 from skyinfra.client.clusters import stop as stop
 from skyinfra.client.config import reload_config as reload_config
+from skyinfra.client.history import adopt as adopt
 from skyinfra.client.history import diff as diff
 from skyinfra.client.history import eject as eject
 from skyinfra.client.history import history as history
+from skyinfra.client.history import orphans as orphans
 from skyinfra.client.history import plan_of as plan_of
 from skyinfra.client.history import rollback as rollback
 from skyinfra.client.history import stack_env as stack_env

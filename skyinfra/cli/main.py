@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "catalog": ("catalog", "Prices: how old they are, and newer ones."),
     "api": ("api", "The API server and its requests: start, stop, status, logs, cancel, login, token…"),
     "engine": ("engine", "The Pulumi engine that skyinfra uses: where it is, install it."),
+    "reap": ("reap", "Find and remove what costs and belongs to no cluster."),
     "doctor": ("doctor", "Compare what exists on this machine with what the server knows."),
 }
 GROUPS = ("api", "catalog", "gpus", "stack", "workspace")

@@ -123,4 +123,5 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "list_accelerators": _accelerators,
     "stack_env": Record,
     "eject": Record,
+    "orphans": Record,
 }

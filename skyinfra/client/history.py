@@ -15,9 +15,11 @@ from skyinfra.model.records import Record
 from skyinfra.model.requests import RequestId
 
 __all__ = [
+    "adopt",
     "diff",
     "eject",
     "history",
+    "orphans",
     "plan_of",
     "provision_events",
     "rollback",
@@ -138,3 +140,21 @@ def _lines(events: Iterator[dict[str, Any]]) -> Iterator[str]:
         elif event.get("kind") == "resource":
             said = f": {event['text']}" if event.get("text") else ""
             yield f"{event.get('type')} {event.get('name')}: {event.get('op')} {event.get('state')}{said}"
+
+
+def orphans() -> RequestId[Record]:
+    """What carries this server's tag, or has a stack here, and belongs to no cluster.
+
+    `get` yields `{orphans: [{stack, cloud, region, workspace, name, machines}], unseen}`; `unseen` has the clouds that
+    did not answer, with why. For admins.
+    """
+    return submit("orphans", caller.about())
+
+
+def adopt(stack: str, cluster_name: str, workspace: str | None = None) -> RequestId[Any]:
+    """Make a cluster (in INIT) of what `orphans` names, so that `launch` or `down` can deal with it.
+
+    `get` yields its handle. Raises `ClusterDoesNotExist` when there is no such orphan.
+    """
+    body = {"stack": stack, "cluster_name": cluster_name, **caller.about()}
+    return submit("adopt", body if workspace is None else {**body, "workspace": workspace})

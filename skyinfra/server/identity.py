@@ -67,7 +67,17 @@ VIEWER_MAY = frozenset(
     }
 )
 #: What administers the server, or reaches into what is others'.
-USER_MAY_NOT = frozenset({"administer tokens", "cancel everybody's requests", "doctor", "server log", "shutdown"})
+USER_MAY_NOT = frozenset(
+    {
+        "administer tokens",
+        "adopt",
+        "cancel everybody's requests",
+        "doctor",
+        "orphans",
+        "server log",
+        "shutdown",
+    }
+)
 
 
 def authorize(principal: Principal, verb: str, thing: Thing = NOTHING) -> None:

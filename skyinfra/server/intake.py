@@ -35,6 +35,7 @@ READ_VERBS = frozenset(
         "list_accelerator_counts",
         "list_accelerators",
         "optimize",
+        "orphans",
         "queue",
         "stack_env",
         "status",

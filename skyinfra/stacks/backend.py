@@ -92,6 +92,16 @@ class Backend:
         data = self._bucket.read(self.key(stack))
         return None if data is None else _parse(data, self.key(stack))
 
+    def last_spec(self, stack: str) -> dict[str, Any] | None:
+        """The `ClusterSpec` of the newest update that is on record, as JSON; None when no record can be read."""
+        for key in reversed(self._updates(stack)):
+            try:
+                update = json.loads(self._bucket.read(key) or b"")
+                return json.loads(update["config"][f"{PROJECT}:cluster"])
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill, or the update of a program that is not ours
+        return None
+
     def last_readable(self, stack: str) -> tuple[str, State] | None:
         """The newest checkpoint before the one in use that can be read, and its key; None when there is none."""
         for key in self._earlier(stack):

@@ -203,6 +203,15 @@ class RollbackBody(_Body):
     expect: int | None = Field(default=None, description="Refuse when the cluster's last update is another one.")
 
 
+class OrphansBody(_Body):
+    pass
+
+
+class AdoptBody(_Body):
+    cluster_name: str = Field(description="What the cluster is called from then on.")
+    stack: str = Field(description="As `orphans` names it.")
+
+
 VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
@@ -225,6 +234,8 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "rollback": RollbackBody,
     "stack_env": StackEnvBody,
     "eject": EjectBody,
+    "orphans": OrphansBody,
+    "adopt": AdoptBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

@@ -36,7 +36,8 @@ class Undertaker:
     async def destroy(self, ctx: StepContext, cluster: Any) -> OperationResult | None:
         """None when everything is gone; otherwise the failed result, with the names of what is left. Idempotent."""
         touched = await self._db.read(lambda db: operations.any_on_stack(db, cluster.stack))
-        if touched or await self._left(cluster):
+        adopted = cluster.init_kind == "unhealthy"  # its stack was there before any operation that we know of
+        if touched or adopted or await self._left(cluster):
             spec = ClusterSpec.from_json(cluster.spec)
             result = await self._operator.run(ctx, cluster, "destroy", spec, consent=("*",))
             if result.outcome != "succeeded" and next_move(result) is not Next.STOP:

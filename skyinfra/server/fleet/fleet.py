@@ -26,6 +26,7 @@ from skyinfra.server.fleet.launch import Launch
 from skyinfra.server.fleet.logs import Logs
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.optimize import Optimize
+from skyinfra.server.fleet.orphans import Orphans
 from skyinfra.server.fleet.placement import Placement
 from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.ports import Cloud, Connect, Launcher
@@ -83,10 +84,12 @@ class Fleet:
         provision = self._build_provision()
         history = History(db, self.clusters, provision, self._planner)
         rollback = Rollback(db, self.clusters, provision, self._planner)
+        orphans = Orphans(settings.home, self._clouds, self.clusters, config, server_id, agent_version)
         self.handlers = {
             **self._build_handlers(config, Placement(db, self._clouds), provision, server_id),
             "diff": history.diff_handler(),
             "rollback": rollback.handler(),
+            "adopt": orphans.adopt_handler(),
         }
         self.reads: Mapping[str, Read] = {
             "status": self._status,
@@ -101,6 +104,7 @@ class Fleet:
             "history": history.read,
             "stack_env": self._stack_env,
             "eject": self._eject,
+            "orphans": orphans.read,
         }
 
     def _build_provision(self) -> Provision:

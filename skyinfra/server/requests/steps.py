@@ -49,6 +49,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "cancel": ("request.cancel.cancel",),
     "diff": ("request.diff.compare",),
     "rollback": ("request.rollback.find", "request.rollback.plan", "request.rollback.up", "request.rollback.settle"),
+    "adopt": ("request.adopt.row",),
     "revive": ("request.revive.raise", "request.revive.up"),
 }
 

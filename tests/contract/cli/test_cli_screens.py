@@ -156,6 +156,7 @@ def test_help_lists_every_command_and_imports_none_of_them(sky: Sky) -> None:
         "  catalog      Prices: how old they are, and newer ones.\n"
         "  api          The API server and its requests: start, stop, status, logs, cancel, login, token…\n"
         "  engine       The Pulumi engine that skyinfra uses: where it is, install it.\n"
+        "  reap         Find and remove what costs and belongs to no cluster.\n"
         "  doctor       Compare what exists on this machine with what the server knows.\n"
     )
 

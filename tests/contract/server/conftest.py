@@ -76,6 +76,7 @@ class World:
         self.left = []
         self.cpus, self.memory_gb, self.gpus = 4.0, 16.0, {}
         self.cancelled = []
+        self.server_of = {}
         self.settled = []
         self.forgotten = []
         self.cpus_of = {}
@@ -173,6 +174,10 @@ class World:
                 "cluster": s,
                 "state": "stopped" if node.off else "running",
                 "stopped_by": node.stopped_by,
+                "slot": 0,
+                "incarnation": 0,
+                "spot": False,
+                "server": self.server_of.get(s, ""),
             }
             for s, node in self.nodes.items()
             if stack in (None, s)
