@@ -1,7 +1,8 @@
 """Ways to reach a node's agent, and the client that speaks its wire over any of them.
 
 `open_channel` turns a node's ``channel`` output into an HTTP transport; `AgentClient` does the rest. Kinds: ``local``
-(a unix socket of this host). Same HTTP over all. Refuses to retry: whoever calls knows what may be repeated.
+(a unix socket of this host) and ``ssh`` (one of another host, through the tunnel process). Same HTTP over all. Refuses
+to retry: whoever calls knows what may be repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AgentClient", "AgentError", "Unreachable", "connect", "open_channel", "warm"]
 
 
-KINDS = ("local",)
+KINDS = ("local", "ssh")
 """A kind is a module here with ``async open(node) -> httpx2.AsyncBaseTransport``, which raises `Unreachable`."""
 
 

@@ -152,6 +152,8 @@ class SshConnection:
         self.transport = transport
         self.target = target
         self._way: list[SshConnection] = []
+        self._home: str | None = None
+        self._asking_home = threading.Lock()  # guards _home: sshd grants few sessions at once
 
     def own(self, way: list[SshConnection]) -> None:
         """The connections this one goes through end with it."""
@@ -209,8 +211,25 @@ class SshConnection:
             said = done.stderr.decode(errors="replace").strip() or f"exit code {done.code}"
             raise SshFailed(f"{self.target.name}: {remote} cannot be written: {said}", fatal=True)
 
+    def home(self) -> str:
+        """The home folder there, asked once and without a shell where sshd has SFTP. Raises `SshFailed`."""
+        with self._asking_home:
+            if self._home is None:
+                self._home = self._ask_home()
+            return self._home
+
+    def _ask_home(self) -> str:
+        try:
+            with self._open(self.transport.open_session, "a session") as channel:
+                channel.invoke_subsystem("sftp")
+                return paramiko.SFTPClient(channel).normalize(".")
+        except (OSError, EOFError, paramiko.SSHException):
+            return self.run("pwd").stdout.decode(errors="surrogateescape").rstrip("\n")
+
     def open_unix(self, path: str, timeout_s: float = TRY_S) -> paramiko.Channel:
-        """A stream to the unix socket there. Raises `SshFailed` when nobody listens."""
+        """A stream to the unix socket there; ``~/`` is the home folder. Raises `SshFailed` when nobody listens."""
+        if path.startswith("~/"):
+            path = f"{self.home()}/{path[2:]}"
         return self._open(lambda: self.transport.open_unix(path, timeout_s), path)
 
     def open_tcp(self, host: str, port: int, timeout_s: float = TRY_S) -> paramiko.Channel:
@@ -223,6 +242,9 @@ class SshConnection:
         except paramiko.ChannelException as exc:
             raise SshFailed(f"{self.target.name} gives no way to {what}: {(exc.text or 'refused').lower()}") from exc
         except (OSError, EOFError, paramiko.SSHException) as exc:
+            # Of several refusals at once paramiko gives the reason to one thread only.
+            if self.transport.is_active():
+                raise SshFailed(f"{self.target.name} gives no way to {what}{_because(exc)}") from exc
             raise SshFailed(f"{self.target.name}: the connection broke{_because(exc)}") from exc
 
     def close(self) -> None:

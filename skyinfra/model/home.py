@@ -116,6 +116,15 @@ class Home:
         base = env.get("XDG_RUNTIME_DIR") or f"/tmp/skyinfra-{os.getuid()}"
         return Path(base) / f"skyinfra-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 
+    def tunnel(self, env: Mapping[str, str] = os.environ) -> Path:
+        """Folder of the tunnel process: its lock, its control socket, one socket per agent reached over SSH."""
+        sockets = self.sockets(env)
+        return sockets.with_name(f"{sockets.name}-ssh")
+
+    @property
+    def tunnel_log(self) -> Path:
+        return self.root / "tunnel.log"
+
     def node_socket(self, machine_id: str, env: Mapping[str, str] = os.environ) -> Path:
         """The agent socket of a local machine."""
         return self.sockets(env) / f"{hashlib.sha256(machine_id.encode()).hexdigest()[:8]}.sock"

@@ -1,49 +1,17 @@
-"""`AgentClient` over the ``local`` channel against a real agent that `agent_process` started; no engine."""
+"""`AgentClient` against a real agent, over every kind of channel."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import json
 import tarfile
 
 import pytest
 
 from skyinfra.channels import AgentError, Unreachable, connect
-from skyinfra.model.home import Home
 from skyinfra.runtime import package
 from skyinfra.runtime.protocol import FilesApply, FilesMissing, JobSubmit, NodeConfig
-from skyinfra.stacks.clouds.failures import CloudError
-from skyinfra.stacks.clouds.local import agent_process
-from skyinfra.stacks.clouds.local import machine as machines
-from skyinfra.stacks.clouds.local.settings import LocalSettings
 from skyinfra.testing import trees
-
-TOKEN = "agent-token"
-SETTINGS = LocalSettings(cpus=4, memory_gb=4)
-
-
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = Home(tmp_path / "home")
-    home.root.mkdir()
-    machine = machines.create(home, machines.Declared(cluster="c-abcdef", slot=0, cpus=2), SETTINGS)
-    wanted = agent_process.Wanted(machine.id, package.agent_version(), 0, 0)
-    try:
-        agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
-        yield {"slot": 0, "id": machine.id, "channel": agent_process.channel_of(home, machine.id), "home": home}
-    finally:
-        machines.delete(home, machine.id)
-    assert not list(home.nodes.iterdir())
-
-
-def with_agent(node, act, token=TOKEN):
-    async def go():
-        async with await connect(node, token) as agent:
-            return await act(agent)
-
-    return asyncio.run(go())
 
 
 async def read_log(agent, job_id, **options):
@@ -80,7 +48,7 @@ def test_a_job_is_submitted_followed_and_its_log_resumes_at_an_offset(node):
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             assert any(name.endswith("run.log") for name in archive.getnames())
 
-    with_agent(node, act)
+    node.talk(act)
 
 
 def test_a_tree_is_sent_once_and_put_in_its_place(node, tmp_path):
@@ -105,8 +73,8 @@ def test_a_tree_is_sent_once_and_put_in_its_place(node, tmp_path):
             await agent.put_file("0" * 64, manifest)
         assert caught.value.type == "digest"
 
-    with_agent(node, act)
-    assert (node["home"].nodes / node["id"] / "home" / "sky_workdir" / "hello").read_text() == "hi"
+    node.talk(act)
+    assert node.file("sky_workdir/hello") == b"hi"
 
 
 def test_a_draining_agent_refuses_and_accepts_again(node):
@@ -118,7 +86,7 @@ def test_a_draining_agent_refuses_and_accepts_again(node):
         await agent.undrain()
         assert await agent.submit(JobSubmit(key="k", run="true")) > 0
 
-    with_agent(node, act)
+    node.talk(act)
 
 
 def test_a_wrong_token_is_refused(node):
@@ -127,43 +95,18 @@ def test_a_wrong_token_is_refused(node):
             await agent.health()
         assert caught.value.status == 401
 
-    with_agent(node, act, token="wrong")
+    node.talk(act, token="wrong")
 
 
-def test_nobody_at_the_other_end_is_unreachable(node, tmp_path):
+def test_nobody_at_the_other_end_is_unreachable(node):
     async def act(agent):
         with pytest.raises(Unreachable):
             await agent.health()
 
-    with_agent({**node, "channel": {"kind": "local", "socket": str(tmp_path / "none.sock")}}, act)
-    for channel in (None, {"kind": "pigeon"}):
-        with pytest.raises(Unreachable):
-            with_agent({**node, "channel": channel}, act)
+    node.elsewhere().talk(act)
 
 
-def test_the_agent_is_left_alone_when_it_is_as_wanted_and_replaced_when_not(node):
-    home, machine_id = node["home"], node["id"]
-    record = home.nodes / machine_id / "agent" / "agent.json"
-    first = record.read_text()
-    wanted = agent_process.Wanted(machine_id, package.agent_version(), 0, 0)
-    agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
-    assert record.read_text() == first
-    agent_process.ensure_running(home, agent_process.Wanted(machine_id, wanted.version, 1, 0), None, lambda: False)
-    assert record.read_text() != first
-
-
-def test_a_version_that_is_not_here_is_named(node):
-    wanted = agent_process.Wanted(node["id"], "0.0.9+12345678", 0, 0)
-    with pytest.raises(CloudError, match=r"0\.0\.9\+12345678") as caught:
-        agent_process.ensure_running(node["home"], wanted, TOKEN, lambda: False)
-    assert caught.value.kind == "ours"
-
-
-def test_the_agents_environment_holds_nothing_of_ours(node, monkeypatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
-    home, machine_id = node["home"], node["id"]
-    wanted = agent_process.Wanted(machine_id, package.agent_version(), 2, 0)
-    agent_process.ensure_running(home, wanted, TOKEN, lambda: False)
-    pid = json.loads((home.nodes / machine_id / "agent" / "agent.json").read_text())["pid"]
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        assert b"canary" not in file.read()
+@pytest.mark.parametrize("channel", [None, {"kind": "pigeon"}])
+def test_no_way_at_all_is_unreachable(channel):
+    with pytest.raises(Unreachable):
+        asyncio.run(connect({"slot": 0, "channel": channel}, "token"))
