@@ -83,10 +83,17 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def database(request: pytest.FixtureRequest) -> str:
+    """Where the server of `world` keeps its rows: ``sqlite`` or ``postgres``. A parameter of the test, or overridden."""
+    return getattr(request, "param", "sqlite")
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, database: str) -> Iterator[World]:
     """A state folder with a short path (unix sockets), and no process left in the end."""
     root = Path(tempfile.mkdtemp(prefix="skyw-"))
-    world = World(root)
+    on_postgres = database == "postgres"
+    world = World(root, env={"SKYINFRA_DB_URL": request.getfixturevalue("postgres").database()} if on_postgres else {})
     try:
         yield world
     finally:

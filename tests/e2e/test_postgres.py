@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +14,8 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def world(postgres: Postgres) -> Iterator[World]:
-    root = Path(tempfile.mkdtemp(prefix="skyp-"))
-    world = World(root, env={"SKYINFRA_DB_URL": postgres.database()})
-    try:
-        yield world
-    finally:
-        world.close()
-        shutil.rmtree(root, ignore_errors=True)
+def database() -> str:
+    return "postgres"
 
 
 def test_the_life_of_a_cluster(world: World) -> None:

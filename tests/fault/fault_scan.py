@@ -13,6 +13,11 @@ from skyinfra.testing.world import World
 
 def clusters_in_database(world: World) -> set[str]:
     """The stack names of all cluster rows."""
+    if (url := world.env.get("SKYINFRA_DB_URL")) is not None:
+        import psycopg
+
+        with psycopg.connect(url) as other:
+            return {row[0] for row in other.execute("SELECT stack FROM clusters")}
     connection = sqlite3.connect(f"file:{world.home.database}?mode=ro", uri=True)
     try:
         return {row[0] for row in connection.execute("SELECT stack FROM clusters")}

@@ -1,14 +1,17 @@
 """Kill -9 of every kind of process, at boundaries and at seeded random times.
 
-The quick lane: each verb with each victim once, plus 30 random times. `--all` (slow): every boundary that the verb
-reaches, with the process itself and the server as victims. A failure prints its seed; run it
-again with ``SKYINFRA_FAULT_SEED=<seed>``.
+The quick lane: each verb with each victim once, plus 30 random times, on SQLite; on PostgreSQL, where a server's death
+is the one that the database sees, a few deaths of the server. `--all` (slow): all of that on PostgreSQL, too, and every
+boundary that the verb reaches, with the process itself and the server as victims; on PostgreSQL only those that the server
+comes by itself, the others are nightly. A failure prints its seed; run it again with ``SKYINFRA_FAULT_SEED=<seed>``.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fault_campaign import VERBS, VICTIMS, Scenario
@@ -93,9 +96,30 @@ MOMENT = {
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
+#: What the quick lane does on PostgreSQL.
+QUICK_ON_POSTGRES = {("launch", "server"), ("stop", "server"), ("rollback", "server"), ("down", "server")}
 
-@pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.parametrize("verb", VERBS)
+
+def _on_both(cases: list[tuple[Any, ...]], lane: Callable[[tuple[Any, ...]], list[Any]]) -> list[Any]:
+    """Each case on SQLite as it is, and on PostgreSQL with the marks of its `lane`."""
+    on_postgres = [pytest.param("postgres", *case, marks=[pytest.mark.postgres, *lane(case)]) for case in cases]
+    return [*(pytest.param("sqlite", *case) for case in cases), *on_postgres]
+
+
+def _lane_of_victim(case: tuple[Any, ...]) -> list[Any]:
+    return [] if case in QUICK_ON_POSTGRES else [pytest.mark.slow]
+
+
+def _lane_of_boundary(case: tuple[Any, ...]) -> list[Any]:
+    _, boundary = case
+    return [] if boundary.startswith(("request.", "server.", "launcher.")) else [pytest.mark.nightly]
+
+
+@pytest.mark.parametrize(
+    ("database", "verb", "victim"),
+    _on_both([(verb, victim) for verb in VERBS for victim in VICTIMS], _lane_of_victim),
+    indirect=["database"],
+)
 def test_a_victim_killed_at_a_boundary_leaves_nothing_orphaned_doubled_or_stuck(
     world: World, verb: str, victim: str
 ) -> None:
@@ -109,7 +133,11 @@ def test_a_victim_killed_at_a_boundary_leaves_nothing_orphaned_doubled_or_stuck(
     scenario.settle_and_check()
 
 
-@pytest.mark.parametrize("number", range(RANDOM_TIMES))
+@pytest.mark.parametrize(
+    ("database", "number"),
+    _on_both([(number,) for number in range(RANDOM_TIMES)], lambda case: [pytest.mark.slow]),
+    indirect=["database"],
+)
 def test_a_random_victim_killed_at_a_random_time_leaves_nothing_orphaned_doubled_or_stuck(
     world: World, number: int
 ) -> None:
@@ -172,7 +200,9 @@ def _slow_cases() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["self", "server"])
-@pytest.mark.parametrize(("verb", "boundary"), _slow_cases())
+@pytest.mark.parametrize(
+    ("database", "verb", "boundary"), _on_both(_slow_cases(), _lane_of_boundary), indirect=["database"]
+)
 def test_every_boundary_that_a_verb_reaches_can_be_the_end_of_a_process(
     world: World, verb: str, boundary: str, victim: str
 ) -> None:
