@@ -84,7 +84,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> str:
-    """Where the server of `world` keeps its rows: ``sqlite`` or ``postgres``. A parameter of the test, or overridden."""
+    """Where the server of `world` keeps its rows: ``sqlite`` or ``postgres``. A test says it as a parameter."""
     return getattr(request, "param", "sqlite")
 
 

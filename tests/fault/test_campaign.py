@@ -2,8 +2,9 @@
 
 The quick lane: each verb with each victim once, plus 30 random times, on SQLite; on PostgreSQL, where a server's death
 is the one that the database sees, a few deaths of the server. `--all` (slow): all of that on PostgreSQL, too, and every
-boundary that the verb reaches, with the process itself and the server as victims; on PostgreSQL only those that the server
-comes by itself, the others are nightly. A failure prints its seed; run it again with ``SKYINFRA_FAULT_SEED=<seed>``.
+boundary that the verb reaches, with the process itself and the server as victims; on PostgreSQL only those that the
+server comes by itself, the others are nightly. A failure prints its seed; run it again with
+``SKYINFRA_FAULT_SEED=<seed>``.
 """
 
 from __future__ import annotations
