@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skyinfra.channels import Unreachable
-from skyinfra.runtime.protocol import Event, FilesApply, FilesMissing, Health, JobRow, JobSubmit, NodeConfig, dump, load
+from skyinfra.runtime.protocol import (
+    Event,
+    FilesApply,
+    FilesMissing,
+    GitCheckout,
+    GitState,
+    Health,
+    JobRow,
+    JobSubmit,
+    NodeConfig,
+    dump,
+    load,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -104,6 +116,10 @@ class AgentClient:
     async def apply(self, files: FilesApply) -> FilesMissing:
         """Put trees in their places; nothing was done when the answer names what is missing."""
         return load(FilesMissing, await self._json("POST", "/v1/files/apply", dump(files), timeout=self._long))
+
+    async def check_out(self, wanted: GitCheckout) -> GitState:
+        """Not done: ask again. Raises `AgentError` (``git``, ``unsafe_path``)."""
+        return load(GitState, await self._json("POST", "/v1/files/git", dump(wanted)))
 
     async def submit(self, job: JobSubmit) -> int:
         """The job's id; the same `key` gives the same id. Raises `AgentError` (``draining``)."""

@@ -45,8 +45,8 @@ Secret = Annotated[Texts, Opt("--secret", help="As --env, kept secret. Repeatabl
 Gpus = Annotated[str | None, Opt("--gpus", help="Accelerators per node: H100:8.")]
 InstanceType = Annotated[str | None, Opt("--instance-type", "-t", help="Machine type.")]
 Ports = Annotated[Texts, Opt("--ports", help="Port or range to open. Repeatable.")]
-GitUrl = Annotated[str | None, Opt("--git-url", help="Git repository as workdir (not yet).")]
-GitRef = Annotated[str | None, Opt("--git-ref", help="Its branch, tag or commit (not yet).")]
+GitUrl = Annotated[str | None, Opt("--git-url", help="Git repository as workdir, fetched by the nodes.")]
+GitRef = Annotated[str | None, Opt("--git-ref", help="Its branch, tag or commit.")]
 Async = Annotated[bool, Opt("--async", help="Hand the request in and return.")]
 Detach = Annotated[bool, Opt("--detach-run", "-d", help="Return when the job is submitted.")]
 Dryrun = Annotated[bool, Opt("--dryrun", help="Show what would be done, and do nothing.")]
@@ -65,25 +65,16 @@ def build_task(given: Mapping[str, Any]) -> Task:
 
     Raises `UsageError` for options that make no sense, and what the model raises for a file that does not.
     """
-    _refuse_unready(given)
     envs = [*_from_file(given.get("env_file")), *_pairs("--env", given.get("env"))]
     secrets = [*_from_file(given.get("secret_file")), *_pairs("--secret", given.get("secret"))]
     task = _from_entrypoint(given.get("entrypoint") or [], envs, secrets)
     overrides = _resource_overrides(given)
     if overrides:
         task.set_resources_override(overrides)
-    for field in ("name", "workdir", "num_nodes"):
+    for field in ("name", "num_nodes"):
         if given.get(field) is not None:
             setattr(task, field, given[field])
-    return task
-
-
-def _refuse_unready(given: Mapping[str, Any]) -> None:
-    from skyinfra.client.not_yet import missing
-
-    for option in ("git_url", "git_ref"):
-        if given.get(option):
-            raise missing(f"--{option.replace('_', '-')}")
+    return task.update_workdir(given.get("workdir"), given.get("git_url"), given.get("git_ref"))
 
 
 def _from_entrypoint(words: Sequence[str], envs: list[tuple[str, str]], secrets: list[tuple[str, str]]) -> Task:

@@ -266,7 +266,7 @@ def _one_task(task: Any) -> Any:
         task = task.tasks[0]
     if not isinstance(task, Task):
         raise TypeError(f"a Task or a Dag is needed, not {type(task).__name__}")
-    return copy.deepcopy(task)
+    return copy.deepcopy(task).update_envs_and_secrets_from_workdir()
 
 
 def _refuse_backend(backend: Any) -> None:

@@ -155,6 +155,9 @@ def git_variables(
     secrets = {k: environ[k] for k in ("GIT_TOKEN", "GIT_SSH_KEY") if environ.get(k)}
     key_path = environ.get("GIT_SSH_KEY_PATH")
     if key_path and "GIT_SSH_KEY" not in secrets:
-        with open(expand(key_path), encoding="utf-8") as file:
-            secrets["GIT_SSH_KEY"] = file.read()
+        try:
+            with open(expand(key_path), encoding="utf-8") as file:
+                secrets["GIT_SSH_KEY"] = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"GIT_SSH_KEY_PATH: {key_path} cannot be read: {error}") from error
     return envs, secrets

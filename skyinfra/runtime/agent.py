@@ -18,6 +18,7 @@ from skyinfra.runtime import disk, health, idle, procs
 from skyinfra.runtime.autostop import NET_REASON, Autostop
 from skyinfra.runtime.boundary import boundary
 from skyinfra.runtime.files import Files
+from skyinfra.runtime.git import Checkouts
 from skyinfra.runtime.hooks import Hooks
 from skyinfra.runtime.http import HttpServer
 from skyinfra.runtime.jobqueue import JobQueue
@@ -149,6 +150,7 @@ class Agent:
     async def _listen(self) -> HttpServer:
         options = self.options
         files = Files(os.path.join(options.state, "blobs"), options.home, options.absolute_paths)
+        checkouts = Checkouts(options.state, options.home, files.destination)
         self.about = Health(
             version=options.version,
             boot=options.boot,
@@ -158,7 +160,7 @@ class Agent:
             pid=os.getpid(),
             python="{}.{}.{}".format(*sys.version_info[:3]),
         )
-        api = Api(self.token, self.jobs, files, self.hooks, self.about, self._set_config, self._stopping.set)
+        api = Api(self.token, self.jobs, files, checkouts, self.hooks, self.about, self._set_config, self._stopping.set)
         server = HttpServer(api)
         await server.listen(_bind(options.socket))
         return server

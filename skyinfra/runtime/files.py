@@ -146,7 +146,7 @@ class Files:
         kind = one.get("kind", "dir")
         if kind not in ("dir", "file"):
             raise ValueError("kind is dir or file, not {!r}".format(kind))
-        return _Wanted(self.manifest(one["digest"]), self._destination(one["dest"]), kind == "file")
+        return _Wanted(self.manifest(one["digest"]), self.destination(one["dest"]), kind == "file")
 
     def _missing(self, trees: List[_Wanted], register: Register) -> FilesMissing:
         """Chunks that are neither here nor in a file that stands in its place. Every manifest is read to its end, so
@@ -161,8 +161,8 @@ class Files:
                     found.update(dict.fromkeys(self.chunks.missing(needed)) if needed else {})
         return FilesMissing(chunks=[digest.hex() for digest in found])
 
-    def _destination(self, dest: str) -> str:
-        """Raises `UnsafePath`."""
+    def destination(self, dest: str) -> str:
+        """Its path. Raises `UnsafePath`."""
         home = os.path.realpath(self._home)
         if dest == "~" or dest.startswith("~/"):
             dest = dest[2:]

@@ -11,6 +11,7 @@ A newer peer may add fields: readers ignore what they do not know.
                                         chunk in it (422), the whole chunks before are kept
 ``POST /v1/files/apply``                `FilesApply` -> `FilesMissing`; idempotent; answers when everything is in place,
                                         or says what to send before: send it and ask again
+``POST /v1/files/git``                  `GitCheckout` -> `GitState`; not done after `GIT_WAIT_S`: ask again, it goes on
 ``POST /v1/jobs``                       `JobSubmit` -> ``{"job_id": int}``; same `key` = same id; 409 `draining`
 ``GET /v1/jobs?ids=1,2``                ``{"jobs": [JobRow]}``, oldest first
 ``GET /v1/jobs/{id}``                   `JobRow`; 404
@@ -29,7 +30,7 @@ A newer peer may add fields: readers ignore what they do not know.
 ======================================  ==============================================================================
 
 Errors: status >= 400 with ``{"type": str, "message": str}``; types: ``unauthorized``, ``not_found``, ``bad_request``,
-``draining``, ``claimed``, ``digest``, ``unsafe_path``, ``no_space``, ``internal``.
+``draining``, ``claimed``, ``digest``, ``unsafe_path``, ``no_space``, ``git``, ``internal``.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -40,6 +41,7 @@ API_VERSION = 1
 MIN_AGENT_API = 1
 HEARTBEAT_S = 5.0
 HOOKS_WAIT_S = 10.0
+GIT_WAIT_S = 10.0
 
 #: SkyPilot's job states, in its order; the first four are not final.
 JOB_STATES = (
@@ -122,6 +124,29 @@ class FilesMissing:
     """Digests of manifests. While one is missing, nothing is said of chunks."""
     chunks: List[str] = field(default_factory=list)
     """Digests in hex, in the order in which the files need them."""
+
+
+@dataclass
+class GitCheckout:
+    """A repository to be fetched and checked out at `dest`, over what is there."""
+
+    url: str
+    dest: str
+    ref: str = ""
+    """A branch, a tag or a commit; empty: the repository's own branch."""
+    commit: str = ""
+    """What `ref` was when another node asked: all get the same."""
+    token: str = ""
+    ssh_key: str = ""
+    """A private key. Both over the authenticated channel only, and kept while git runs."""
+
+
+@dataclass
+class GitState:
+    done: bool
+    commit: str = ""
+    branch: str = ""
+    tag: str = ""
 
 
 @dataclass

@@ -16,14 +16,17 @@ from typing import AsyncIterator, Awaitable, BinaryIO, Callable, List, Optional,
 from skyinfra.runtime import disk, logs
 from skyinfra.runtime.chunks import BadPack
 from skyinfra.runtime.files import Files, WrongDigest
+from skyinfra.runtime.git import Checkouts, GitFailed
 from skyinfra.runtime.hooks import Claimed, Hooks
 from skyinfra.runtime.http import HttpError, Request, Response
 from skyinfra.runtime.jobs import Draining, Jobs
 from skyinfra.runtime.protocol import (
+    GIT_WAIT_S,
     HEARTBEAT_S,
     HOOKS_WAIT_S,
     Event,
     FilesApply,
+    GitCheckout,
     Health,
     JobRow,
     JobSubmit,
@@ -45,13 +48,14 @@ class Api:
         token: str,
         jobs: Jobs,
         files: Files,
+        checkouts: Checkouts,
         hooks: Hooks,
         about: Health,
         config: Callable[[NodeConfig, "set[str]"], None],
         shutdown: Callable[[], None],
     ) -> None:
         self._bearer = ("Bearer " + token).encode()
-        self._jobs, self._files, self._hooks, self._about = jobs, files, hooks, about
+        self._jobs, self._files, self._checkouts, self._hooks, self._about = jobs, files, checkouts, hooks, about
         self._config, self._shutdown = config, shutdown
         self._started = time.monotonic()
         self._routes: List[Tuple[str, "re.Pattern[str]", Route]] = [
@@ -63,6 +67,7 @@ class Api:
                 ("PUT", "/files/([^/]+)", self.put_file),
                 ("POST", "/files", self.put_pack),
                 ("POST", "/files/apply", self.apply_files),
+                ("POST", "/files/git", self.check_out),
                 ("POST", "/jobs", self.submit),
                 ("GET", "/jobs", self.list_jobs),
                 ("GET", r"/jobs/(\d{1,15})", self.get_job),
@@ -96,6 +101,8 @@ class Api:
             raise HttpError(409, "claimed", str(exc)) from exc
         except UnsafePath as exc:
             raise HttpError(400, "unsafe_path", str(exc)) from exc
+        except GitFailed as exc:
+            raise HttpError(400, "git", str(exc)) from exc
         except (WrongDigest, BadPack) as exc:
             raise HttpError(422, "digest", str(exc)) from exc
         except ValueError as exc:
@@ -190,6 +197,10 @@ class Api:
     async def apply_files(self, request: Request) -> Response:
         wanted = checked(FilesApply, await request.json())
         return Response(dump(await asyncio.get_event_loop().run_in_executor(None, self._files.apply, wanted)))
+
+    async def check_out(self, request: Request) -> Response:
+        wanted = checked(GitCheckout, await request.json())
+        return Response(dump(await self._checkouts.run(wanted, GIT_WAIT_S)))
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

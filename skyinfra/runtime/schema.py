@@ -16,6 +16,8 @@ TYPES = (
     protocol.NodeConfig,
     protocol.FilesApply,
     protocol.FilesMissing,
+    protocol.GitCheckout,
+    protocol.GitState,
     protocol.JobSubmit,
     protocol.JobRow,
     protocol.Event,
@@ -29,6 +31,7 @@ ERRORS = (
     "digest",
     "unsafe_path",
     "no_space",
+    "git",
     "internal",
 )
 _SCALARS: Dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -74,7 +77,7 @@ def _object(cls: Any) -> Dict[str, Any]:
     if cls is protocol.JobRow:
         properties["state"] = {"enum": list(protocol.JOB_STATES)}
     # the agent always sends all fields; a request may leave out those with a default
-    sent = cls in (protocol.FilesMissing, protocol.Health, protocol.JobRow, protocol.Event)
+    sent = cls in (protocol.FilesMissing, protocol.GitState, protocol.Health, protocol.JobRow, protocol.Event)
     required = [field.name for field in fields if sent or _required(field)]
     return {"type": "object", "properties": properties, "required": required}
 

@@ -135,8 +135,6 @@ def _check_mounts(task: dict[str, Any]) -> None:
     for section in ("storage_mounts", "volumes", "service", "pool"):
         if task.get(section):
             raise NotSupportedError(f"{section}: not in skyinfra yet")
-    if isinstance(task.get("workdir"), dict):
-        raise NotSupportedError("workdir: git repositories are not in skyinfra yet")
 
 
 def _hooks(entries: Any) -> tuple[dict[str, Any], ...] | None:

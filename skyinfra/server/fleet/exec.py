@@ -36,14 +36,16 @@ class Exec:
             return {"synced": []}
         cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
         workdir = {k: v for k, v in (ctx.body.get("blobs") or {}).items() if k.rstrip("/") == WORKDIR}
-        return {"synced": await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, workdir))}
+        synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, workdir))
+        return {"synced": synced, "git": await self._reach.check_out(ctx, cluster)}
 
     async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         if ctx.body.get("dryrun"):
             return {"job_id": None, "handle": None}
         cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
-        return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=True)
+        git = prior["sync"].get("git") or {}
+        return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=True, git=git)
 
     async def _on_cancel(self, ctx: StepContext, prior: Mapping[str, Any]) -> None:
         await withdraw_job(ctx, self._reach, self._clusters, prior)

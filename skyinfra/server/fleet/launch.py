@@ -222,7 +222,7 @@ class Launch:
         synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, blobs))
         if synced:
             ctx.say(f"Files in place: {', '.join(synced)}")
-        return {"synced": synced}
+        return {"synced": synced, "git": await self._reach.check_out(ctx, cluster)}
 
     async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._reachable(ctx)
@@ -233,7 +233,8 @@ class Launch:
             await self._autostop.tell(ctx, cluster.id)
         await self._clusters.change(cluster.id, config_hash=demand.config_hash)
         no_setup = bool(ctx.body.get("no_setup")) or self._is_fast(ctx, prior)
-        return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=no_setup)
+        git = prior["sync"].get("git") or {}
+        return await submit_job(ctx, self._reach, self._clusters, cluster, demand, no_setup=no_setup, git=git)
 
     async def _reachable(self, ctx: StepContext) -> Any:
         """The cluster that was brought up. When this step has parked because its agent did not answer, the agent is

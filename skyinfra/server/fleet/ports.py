@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skyinfra.channels import AgentError, Unreachable
-from skyinfra.runtime.protocol import Event, FilesApply, FilesMissing, Health, JobRow, JobSubmit, NodeConfig
+from skyinfra.runtime.protocol import (
+    Event,
+    FilesApply,
+    FilesMissing,
+    GitCheckout,
+    GitState,
+    Health,
+    JobRow,
+    JobSubmit,
+    NodeConfig,
+)
 from skyinfra.stacks.clouds.registry import Cloud, Standing
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 
@@ -34,6 +44,7 @@ class Agent(Protocol):
     async def put_file(self, digest: str, path: Path) -> None: ...
     async def put_pack(self, pack: AsyncIterator[bytes], size: int) -> None: ...
     async def apply(self, files: FilesApply) -> FilesMissing: ...
+    async def check_out(self, wanted: GitCheckout) -> GitState: ...
     async def submit(self, job: JobSubmit) -> int: ...
     async def jobs(self, ids: list[int] | None = None) -> list[JobRow]: ...
     async def cancel(self, job_id: int) -> JobRow: ...

@@ -13,6 +13,7 @@ from skyinfra.model.states import ClusterStatus
 from skyinfra.runtime.chunks import MissingChunk
 from skyinfra.runtime.protocol import FilesApply, FilesMissing, NodeConfig
 from skyinfra.server.blobs import Blobs
+from skyinfra.server.fleet import git
 from skyinfra.server.fleet.clusters import Clusters, handle_of
 from skyinfra.server.fleet.ports import Agent, AgentError, Connect, Unreachable
 from skyinfra.server.requests.steps import Park, StepContext
@@ -130,6 +131,19 @@ class Reach:
             hooks=list(cluster.spec.get("hooks") or ()),
             minute_s=self._minute_s,
         )
+
+    async def check_out(self, ctx: StepContext, cluster: Any) -> dict[str, str]:
+        """Of a task whose workdir is a git repository: fetch it; what the job finds of it in its environment.
+
+        Raises `GitError`, and as `patiently`.
+        """
+        task = ctx.body["task"]
+        if not git.is_git(task):
+            return {}
+        found = await self.patiently(ctx, cluster, lambda agent: git.check_out(agent, task))
+        name = found.get("GIT_BRANCH") or found.get("GIT_TAG") or ""
+        ctx.say(f"Workdir is {found['GIT_COMMIT_HASH'][:10]}{f' ({name})' if name else ''} of {task['workdir']['url']}")
+        return found
 
     async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:
         """Send the trees and have them put in place; returns the destinations. Idempotent.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from skyinfra.model.exceptions import ResourcesMismatchError
 from skyinfra.runtime.protocol import JobSubmit
 from skyinfra.server.fleet.clusters import Clusters, handle_of
 from skyinfra.server.fleet.demand import Demand
+from skyinfra.server.fleet.git import VARIABLES
 from skyinfra.server.fleet.ports import Unreachable
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import StepContext
@@ -47,8 +49,13 @@ def check_fits(cluster: Any, demand: Demand) -> None:
     )
 
 
-def job_of(ctx: StepContext, cluster: Any, demand: Demand, *, no_setup: bool) -> JobSubmit:
-    """The job to submit; its key is the request's id, so that submitting again gives the same job."""
+def job_of(
+    ctx: StepContext, cluster: Any, demand: Demand, *, no_setup: bool, git: Mapping[str, str] = MappingProxyType({})
+) -> JobSubmit:
+    """The job to submit; its key is the request's id, so that submitting again gives the same job.
+
+    `git`: variables of a git workdir, as its nodes found it; what the client made of the ref gives way.
+    """
     stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(ctx.created_at)) + f"-{int(ctx.created_at % 1 * 1e6):06d}"
     node = cluster.nodes[0]
     return JobSubmit(
@@ -58,20 +65,28 @@ def job_of(ctx: StepContext, cluster: Any, demand: Demand, *, no_setup: bool) ->
         ranks=[{"slot": 0, "env": {}, "ip": node.get("internal_ip") or "127.0.0.1"}],
         setup=None if no_setup else demand.setup,
         run=demand.run,
-        envs=demand.envs,
+        envs={name: value for name, value in demand.envs.items() if not git or name not in VARIABLES} | dict(git),
         secrets=demand.secrets,
         demand={"cpus": 0.5, "gpus": demand.accelerators_per_node},
         task_id=f"sky-{stamp}_{cluster.name}",
+        metadata={"git_commit": git["GIT_COMMIT_HASH"]} if "GIT_COMMIT_HASH" in git else {},
     )
 
 
 async def submit_job(
-    ctx: StepContext, reach: Reach, clusters: Clusters, cluster: Any, demand: Demand, *, no_setup: bool
+    ctx: StepContext,
+    reach: Reach,
+    clusters: Clusters,
+    cluster: Any,
+    demand: Demand,
+    *,
+    no_setup: bool,
+    git: Mapping[str, str],
 ) -> dict[str, Any]:
     """Submit and answer as `launch` and `exec` do. A task with neither run nor setup makes no job."""
     job_id = None
     if demand.run or (demand.setup and not no_setup):
-        job = job_of(ctx, cluster, demand, no_setup=no_setup)
+        job = job_of(ctx, cluster, demand, no_setup=no_setup, git=git)
         job_id = await reach.patiently(ctx, cluster, lambda agent: agent.submit(job))
         ctx.say(f"Job submitted, ID: {job_id}")
     await clusters.change(cluster.id, last_use=ctx.entrypoint or f"sky.{ctx.verb}")

@@ -34,6 +34,8 @@ REPLIES = (
     ("GET", r"/jobs/\d+", "JobRow"),
     ("POST", r"/jobs/\d+/cancel", "JobRow"),
     ("POST", r"/hooks", "HooksRun"),
+    ("POST", r"/files/apply", "FilesMissing"),
+    ("POST", r"/files/git", "GitState"),
 )
 
 

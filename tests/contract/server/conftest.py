@@ -13,7 +13,7 @@ import uvicorn
 from skyinfra.catalog.offers import Offer
 from skyinfra.channels import AgentError, Unreachable
 from skyinfra.model.home import Home
-from skyinfra.runtime.protocol import Event, FilesMissing, Health, JobRow
+from skyinfra.runtime.protocol import Event, FilesMissing, GitState, Health, JobRow
 from skyinfra.server.app import build
 from skyinfra.server.process import _Uvicorn, listen
 from skyinfra.server.services import Services
@@ -41,6 +41,7 @@ class FakeNode:
     events: list = dataclasses.field(default_factory=list)
     files: dict = dataclasses.field(default_factory=dict)
     applied: list = dataclasses.field(default_factory=list)
+    checkouts: list = dataclasses.field(default_factory=list)
     chunks: dict = dataclasses.field(default_factory=dict)
     submitted: list = dataclasses.field(default_factory=list)
     config: object = None
@@ -229,6 +230,14 @@ class FakeAgent:
         if not missing.chunks:
             node.applied.extend(files.trees)
         return missing
+
+    async def check_out(self, wanted):
+        node = self._node()
+        if wanted.ref == "nope":
+            raise AgentError(400, "git", f"there is no branch, tag or commit 'nope' in {wanted.url}")
+        node.checkouts.append(wanted)
+        # a long one: it is asked for again
+        return GitState(True, "c" * 40, tag=wanted.ref) if len(node.checkouts) > 1 else GitState(False)
 
     async def submit(self, job):
         node = self._node()

@@ -283,6 +283,29 @@ def test_exec_syncs_the_workdir_only_and_skips_setup(on_server):
     on_server(scenario)
 
 
+def test_a_git_workdir_is_fetched_by_the_node_and_told_to_the_job(on_server):
+    async def scenario(client):
+        task = {
+            "run": "x",
+            "workdir": {"url": "https://host/r.git", "ref": "v1"},
+            "envs": {"GIT_URL": "https://host/r.git", "GIT_BRANCH": "v1", "MINE": "1"},
+            "secrets": {"GIT_TOKEN": "s3cr3t"},
+        }
+        await client.launch(task=task)
+        (node,) = client.world.nodes.values()
+        assert [(c.url, c.ref, c.token, c.dest) for c in node.checkouts] == [
+            ("https://host/r.git", "v1", "s3cr3t", "~/sky_workdir")
+        ] * 2
+        git = {"GIT_URL": "https://host/r.git", "GIT_COMMIT_HASH": "c" * 40, "GIT_TAG": "v1"}
+        assert node.submitted[0].envs == {"MINE": "1", **git}
+        assert node.submitted[0].metadata == {"git_commit": "c" * 40}
+        outcome = await client.do("exec", cluster_name="c", task={**task, "workdir": {"url": "u", "ref": "nope"}})
+        assert outcome["error"]["type"] == "GitError"
+        assert "no branch, tag or commit 'nope' in u" in outcome["error"]["message"]
+
+    on_server(scenario)
+
+
 def test_exec_wants_a_cluster_that_is_up(on_server):
     async def scenario(client):
         outcome = await client.do("exec", task={"run": "x"}, cluster_name="nope")
