@@ -24,6 +24,7 @@ PARTS = (
     "objects",
     "catalog",
     "scale",
+    "ssh_channel",
 )
 
 

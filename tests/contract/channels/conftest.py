@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,6 @@ import pytest
 
 from skyinfra.channels import AgentClient, connect, ssh
 from skyinfra.channels.ssh_connection import SshTarget
-from skyinfra.channels.ssh_connection import connect as ssh_connect
 from skyinfra.channels.tunnel_client import TunnelClient
 from skyinfra.model.home import Home
 from skyinfra.runtime import package
@@ -24,9 +21,8 @@ from skyinfra.stacks.clouds.local import agent_process
 from skyinfra.stacks.clouds.local import machine as machines
 from skyinfra.stacks.clouds.local.settings import LocalSettings
 from skyinfra.testing.hosts import Host, HostLab
+from skyinfra.testing.hosts.agent import TOKEN, AgentOnHost
 from skyinfra.testing.world import processes_of, wait_until
-
-TOKEN = "agent-token"
 
 
 @dataclass(frozen=True)
@@ -59,14 +55,10 @@ class SshNode:
     home: Home
     tunnel: TunnelClient
     node: Node
+    agent: AgentOnHost
 
     def start_agent(self) -> None:
-        argv = "/usr/bin/python3 -ISB agent.pyz serve --state state --home home --socket a.sock --boot 0 --generation 0"
-        start = f"cd ~/.node && exec setsid {argv} --cpus 2 --ip 127.0.0.1 </dev/null >>agent.log 2>&1 &"
-        with ssh_connect(self.target, time.monotonic() + 60) as connection:
-            assert connection.run(f"sh -c {shlex.quote(start)}").code == 0
-        listens = "grep -c a.sock /proc/net/unix || true"
-        wait_until(lambda: int(self.host.console(listens)), 60, "the agent listens")
+        self.agent.start()
 
     def tunnel_pid(self) -> int:
         return self.tunnel.ask({"op": "state"})["pid"]
@@ -101,21 +93,12 @@ def ssh_node(lab: HostLab, short_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     home = Home(short_path / "home")
     home.root.mkdir()
     host = lab.host("gpu1", user="ubuntu")
-    known = home.root / "known_hosts"
-    target = SshTarget(host.address, user="ubuntu", identity_file=str(lab.key), known_hosts=known, use_config=False)
-    with ssh_connect(target, time.monotonic() + 60) as connection:
-        assert connection.run("mkdir -p -m 700 .node .node/state .node/home").code == 0
-        connection.put(package.build(short_path / "pyz").read_bytes(), ".node/agent.pyz", 0o600)
-        connection.put(TOKEN.encode(), ".node/state/token", 0o600)
-    tunnel = ssh.configure(home, lambda _: target)
-    channel = {"kind": "ssh", "cloud": "test", "machine": "gpu1", "socket": "~/.node/a.sock"}
-    node = Node(
-        {"slot": 0, "id": "gpu1", "channel": channel},
-        lambda name: host.path(f"/home/ubuntu/.node/home/{name}").read_bytes(),
+    agent = AgentOnHost(lab, host, home)
+    tunnel = ssh.configure(home, lambda _: agent.target)
+    parts = SshNode(
+        lab, host, agent.target, home, tunnel, Node(agent.node, lambda n: agent.file(n).read_bytes()), agent
     )
-    parts = SshNode(lab, host, target, home, tunnel, node)
     try:
-        parts.start_agent()
         yield parts
     finally:
         parts.tunnel.retire()

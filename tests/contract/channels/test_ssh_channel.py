@@ -14,9 +14,9 @@ from skyinfra.channels import Unreachable, connect, ssh
 from skyinfra.channels.ssh_connection import SshTarget
 from skyinfra.channels.tunnel_client import TunnelClient
 from skyinfra.runtime.protocol import JobSubmit
+from skyinfra.testing.hosts.agent import TOKEN
 from skyinfra.testing.world import processes_of, wait_until
 
-TOKEN = "agent-token"
 LONG_S = 60.0
 LINES = 400
 
