@@ -143,12 +143,12 @@ class Services:
     def ask_to_stop(self) -> None:
         self.stop_asked.set()
 
-    def about(self, principal: Principal) -> dict[str, Any]:
+    def about(self, principal: Principal, commit: str) -> dict[str, Any]:
         return {
             "api": versions.API_VERSION,
             "min_api": versions.MIN_API_VERSION,
             "version": versions.PRODUCT_VERSION,
-            "commit": "",
+            "commit": commit,
             "server_id": self.server_id,
             "pid": os.getpid(),
             "started_at": self.started_at,

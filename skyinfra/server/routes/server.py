@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
+from skyinfra.server import build
 from skyinfra.server.answers import HttpError, json_response
 from skyinfra.server.identity import authorize
 from skyinfra.server.log import tailed
@@ -31,7 +34,8 @@ async def health() -> Response:
 @router.get("/version")
 async def version(request: Request) -> Response:
     """Who this server is."""
-    return json_response(request.app.state.services.about(request.scope["principal"]))
+    commit = await asyncio.to_thread(build.commit)
+    return json_response(request.app.state.services.about(request.scope["principal"], commit))
 
 
 @router.get("/doctor")
