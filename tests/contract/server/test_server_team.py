@@ -24,8 +24,9 @@ def declare(client, text):
     client.home.config.write_text(text)
 
 
-def test_every_read_verb_is_open_to_viewers():
-    assert READ_VERBS <= identity.VIEWER_MAY
+def test_every_read_verb_is_open_to_viewers_or_to_administrators_alone():
+    assert READ_VERBS <= identity.VIEWER_MAY | identity.USER_MAY_NOT
+    assert {"orphans"} == READ_VERBS & identity.USER_MAY_NOT, "it looks at what is others'"
 
 
 def test_a_token_is_shown_once_and_only_its_digest_is_stored(on_server):
