@@ -12,7 +12,8 @@ from skyinfra.model.config import Config
 from skyinfra.model.exceptions import NoCloudAccessError, with_hint
 from skyinfra.model.home import Home
 from skyinfra.model.resources import Resources
-from skyinfra.server.fleet.ports import Cloud, Standing
+from skyinfra.model.spec import ClusterSpec
+from skyinfra.server.fleet.ports import Cloud, Resolves, Standing
 from skyinfra.stacks.clouds.failures import CloudError
 
 __all__ = ["Clouds", "machines_of", "observe_clouds"]
@@ -41,6 +42,13 @@ class Clouds:
                 f"this skyinfra cannot make clusters on {name}; it can on: {', '.join(self.names)}"
             )
         return found
+
+    def resolve(self, spec: ClusterSpec, wanted: Mapping[str, Any], config: Config) -> ClusterSpec:
+        """The spec with what its cloud must look up pinned. Raises `CloudError`."""
+        cloud = self[spec.cloud]
+        if not isinstance(cloud, Resolves):
+            return spec
+        return cloud.resolve(spec, wanted, config.get_nested((spec.cloud,), None) or {})
 
     def standing(self, name: str, config: Config, *, thorough: bool = False) -> Standing:
         """Whether clusters may be made there now: the server's `allowed_clouds`, then the cloud's own word."""

@@ -38,6 +38,8 @@ class Demand:
     """From the YAML; None = nothing said."""
     hooks: tuple[dict[str, Any], ...] | None
     """From the YAML's `config.hooks`; None = nothing said."""
+    machine: dict[str, Any]
+    """`image_id`, `disk_tier` and `network_tier` as asked, for the cloud to resolve."""
     config: dict[str, Any]
     """The task's own `config`."""
     config_hash: str
@@ -70,6 +72,7 @@ def read_demand(task: dict[str, Any]) -> Demand:
         labels=_strings(first.get("labels")),
         autostop=AutostopConfig.from_yaml_config(first.get("autostop")),
         hooks=_hooks((task.get("config") or {}).get("hooks")),
+        machine={name: first.get(name) for name in ("image_id", "disk_tier", "network_tier")},
         config=first.get("_cluster_config_overrides") or {},
         config_hash=_config_hash(task),
     )

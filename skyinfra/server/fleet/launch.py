@@ -24,7 +24,7 @@ from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_l
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.failover import Failure, failures_of, told
-from skyinfra.server.fleet.outcomes import error_of
+from skyinfra.server.fleet.outcomes import can_move, error_of
 from skyinfra.server.fleet.placement import Placement
 from skyinfra.server.fleet.plans import Planner
 from skyinfra.server.fleet.provision import Provision
@@ -130,14 +130,22 @@ class Launch:
             after = await self._provision.intended(cluster, replace_nodes=replace_nodes, resized=resized)
             return await self._planner.plan(ctx, ClusterSpec.from_json(cluster.spec), after, consent)
         candidate = Candidate.from_json(planned["candidates"][0])
-        return await self._planner.plan(ctx, None, self._spec(ctx, read_demand(ctx.body["task"]), candidate), consent)
+        demand = read_demand(ctx.body["task"])
+        config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
+        spec, refused = await self._placement.resolve(self._spec(ctx, demand, candidate), demand.machine, config)
+        if refused is not None:
+            raise error_of(refused, ctx.cluster_name, "preview")
+        return await self._planner.plan(ctx, None, spec, consent)
 
     async def _place(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         """Choose the next candidate and write the row, before anything is made."""
         number = int(ctx.step.partition("#")[2])
         demand = read_demand(ctx.body["task"])
         candidate, round_number = await self._choose(ctx, prior, number, demand)
-        spec = self._spec(ctx, demand, candidate)
+        config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
+        spec, refused = await self._placement.resolve(self._spec(ctx, demand, candidate), demand.machine, config)
+        if refused is not None and not can_move(refused):
+            raise error_of(refused, ctx.cluster_name, "up")
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         if cluster is None:
             cluster_id = await self._clusters.create(self._row(ctx, demand, candidate), spec)
@@ -147,7 +155,8 @@ class Launch:
         await self._db.write(
             lambda db: rows.begin_attempt(db, ctx.request_id, number, cluster_id, candidate.to_json(), ctx.now())
         )
-        return {"cluster_id": cluster_id, "candidate": candidate.to_json(), "round": round_number}
+        placed = {"cluster_id": cluster_id, "candidate": candidate.to_json(), "round": round_number}
+        return placed if refused is None else {**placed, "refused": [refused.kind, refused.message]}
 
     async def _choose(
         self, ctx: StepContext, prior: Mapping[str, Any], number: int, demand: Demand
@@ -194,6 +203,9 @@ class Launch:
         number = int(ctx.step.partition("#")[2])
         placed = prior.get(f"place#{number}") or prior["plan"]
         demand = read_demand(ctx.body["task"])
+        if (refused := placed.get("refused")) is not None:
+            result = OperationResult("failed", 0, refused[0], refused[1])
+            return await self._provision.note_refused(ctx, placed["cluster_id"], result, number)
         if not prior["plan"]["exists"]:
             return await self._provision.bring_up(ctx, placed["cluster_id"], attempt=number, demand=demand)
         resized = None

@@ -8,7 +8,7 @@ from typing import Any
 from skyinfra.model import exceptions as public
 from skyinfra.stacks.operation import OperationResult
 
-__all__ = ["Next", "error_of", "next_move"]
+__all__ = ["Next", "can_move", "error_of", "next_move"]
 
 
 class Next(enum.Enum):
@@ -37,6 +37,11 @@ _NEXT: dict[str, Next] = {
 
 def next_move(result: OperationResult) -> Next:
     return _NEXT.get(result.kind or "ours", Next.STOP)
+
+
+def can_move(result: OperationResult) -> bool:
+    """Whether another place may do better."""
+    return next_move(result) in (Next.OTHER_PLACE, Next.OTHER_CLOUD)
 
 
 def error_of(result: OperationResult, cluster_name: str, operation: str) -> Exception:

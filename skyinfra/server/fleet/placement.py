@@ -15,10 +15,13 @@ from skyinfra.catalog.optimizer import TaskPlan, plan_task
 from skyinfra.model.config import Config
 from skyinfra.model.exceptions import ResourcesUnavailableError, with_hint
 from skyinfra.model.resources import Resources
+from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import OptimizeTarget
 from skyinfra.model.task import Task
 from skyinfra.server.fleet.clouds import Clouds
 from skyinfra.server.fleet.failover import Failure, block_of, shortage_block
+from skyinfra.stacks.clouds.failures import CloudError
+from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
 from skyinfra.store.database import Database
 
@@ -63,6 +66,15 @@ class Placement:
         if not places:
             raise ResourcesUnavailableError("every place was tried")
         return places, task_text(plan)
+
+    async def resolve(
+        self, spec: ClusterSpec, wanted: Mapping[str, Any], config: Config
+    ) -> tuple[ClusterSpec, OperationResult | None]:
+        """The spec as its cloud can carry it out; with a failed result, as it was, when the cloud refuses the place."""
+        try:
+            return await asyncio.to_thread(self._clouds.resolve, spec, wanted, config), None
+        except CloudError as error:
+            return spec, OperationResult("failed", 0, error.kind, error.words)
 
     def _plan(
         self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget, blocked: Sequence[Resources]

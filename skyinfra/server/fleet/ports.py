@@ -22,10 +22,10 @@ from skyinfra.runtime.protocol import (
     JobSubmit,
     NodeConfig,
 )
-from skyinfra.stacks.clouds.registry import Cloud, Standing
+from skyinfra.stacks.clouds.registry import Cloud, Resolves, Standing
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
 
-__all__ = ["Agent", "AgentError", "Cloud", "Connect", "JobLog", "Launcher", "Standing", "Unreachable"]
+__all__ = ["Agent", "AgentError", "Cloud", "Connect", "JobLog", "Launcher", "Resolves", "Standing", "Unreachable"]
 
 
 class JobLog(Protocol):

@@ -18,7 +18,7 @@ from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.down import Undertaker
 from skyinfra.server.fleet.failover import shortage_place, shortage_what
 from skyinfra.server.fleet.operate import Operator
-from skyinfra.server.fleet.outcomes import Next, error_of, failure, next_move
+from skyinfra.server.fleet.outcomes import Next, can_move, error_of, failure, next_move
 from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.power import Power
 from skyinfra.server.fleet.reach import Reach
@@ -236,12 +236,22 @@ class Provision:
         if left is not None:
             await self._clusters.change(cluster.id, ("cleanup_failed", left.message), status_reason=result.message)
             raise error_of(left, cluster.name, "destroy") from error_of(result, cluster.name, "up")
-        if attempt is not None and next_move(result) in (Next.OTHER_PLACE, Next.OTHER_CLOUD):
+        if attempt is not None and can_move(result):
             return {"failed": failure(result, ctx.now())}
         row = await self._clusters.by_id(cluster.id)
         if row is not None:
             await self._clusters.remove(row, f"never came up: {result.message}")
         raise error_of(result, cluster.name, "up")
+
+    async def note_refused(
+        self, ctx: StepContext, cluster_id: str, result: OperationResult, attempt: int
+    ) -> dict[str, Any]:
+        """As `bring_up` for a place that its cloud refused before anything was made there. Idempotent."""
+        cluster = await self._clusters.by_id(cluster_id)
+        assert cluster is not None, "the lane is ours, so the row cannot have gone"
+        ctx.say(f"Cluster {cluster.name} cannot be made there: {result.message}")
+        await self._note_failed_attempt(ctx, cluster, result, attempt)
+        return {"failed": failure(result, ctx.now())}
 
     async def _note_failed_attempt(self, ctx: StepContext, cluster: Any, result: OperationResult, attempt: int) -> None:
         slot = cluster.spec["slots"][0]

@@ -10,14 +10,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from skyinfra.catalog.offers import Offer
 from skyinfra.model.home import Home
+from skyinfra.model.spec import ClusterSpec
 
-__all__ = ["CLOUDS", "Cloud", "Standing", "open_clouds"]
+__all__ = ["CLOUDS", "Cloud", "Resolves", "Standing", "open_clouds"]
 
-CLOUDS = ("local",)
+CLOUDS = ("local", "aws")
 """By name, in the order in which they are shown."""
 
 
@@ -57,6 +58,19 @@ class Cloud(Protocol):
 
         `regions`: where to look; empty = wherever this cloud keeps machines. ``state`` is ``creating``, ``running``,
         ``stopped`` or ``deleting``; ``stopped_by`` is ``autostop`` when a node ended itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Resolves(Protocol):
+    """A cloud on which names stand for things that change: images, networks, groups."""
+
+    def resolve(self, spec: ClusterSpec, wanted: Mapping[str, Any], config: Mapping[str, Any]) -> ClusterSpec:
+        """The spec with these pinned, once, when a cluster is placed.
+
+        `wanted`: of the task's resources, ``{image_id, disk_tier, network_tier}``; `config`: the configuration's
+        section of this cloud. May block; raises `CloudError`.
         """
         ...
 

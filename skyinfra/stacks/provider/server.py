@@ -9,6 +9,8 @@ import grpc
 from pulumi.runtime.proto import provider_pb2_grpc
 
 from skyinfra.model.home import Home
+from skyinfra.model.spec import ClusterSpec
+from skyinfra.stacks.clouds.aws import agents as aws
 from skyinfra.stacks.clouds.ssh.agents import Locator
 from skyinfra.stacks.clouds.ssh.hosts import Hosts
 from skyinfra.stacks.clouds.ssh.machine import Machines
@@ -30,15 +32,18 @@ def build_servicer(
     agent_token: str | None,
     new_token: Callable[[], str | None] = lambda: None,
     tell: Callable[[str], None] = lambda _: None,
+    spec: ClusterSpec | None = None,
 ) -> Servicer:
-    """The provider's resources on this state folder.
+    """The provider's resources on this state folder; `spec`: of the cluster that is worked on, where it is known.
 
     `new_token`: for an agent that has none yet and is given none. `tell` gets a line for people while one waits.
     """
     hosts = Hosts(home)
     machines = Machines(home, hosts)
     ssh_agents = RemoteAgentHost(home, Locator(home, hosts, machines, tell), agent_token, new_token)
-    agents = Agent({"local": LocalAgentHost(home, agent_token, new_token), "ssh": ssh_agents})
+    aws_agents = RemoteAgentHost(home, aws.Locator(home, spec, tell), agent_token, new_token)
+    local_agents = LocalAgentHost(home, agent_token, new_token)
+    agents = Agent({"local": local_agents, "ssh": ssh_agents, "aws": aws_agents})
     return Servicer([LocalMachine(home), SshMachine(machines, tell), agents])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from skyinfra.model.spec import ClusterSpec, Slot
 
 __all__ = [
+    "CREDENTIAL_NAMES",
     "DISK_TIERS",
     "ENV_NAMES",
     "FACTS",
@@ -32,6 +33,12 @@ FACTS: dict[str, Any] = {
     "regional": True,
     "adopts_by_tag": True,
 }
+
+CREDENTIAL_NAMES = (
+    *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+)
+"""Any of these means that somebody meant to give us credentials."""
 
 ENV_NAMES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
