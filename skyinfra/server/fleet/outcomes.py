@@ -67,6 +67,8 @@ def error_of(result: OperationResult, cluster_name: str, operation: str) -> Exce
         case "engine":
             error = public.ClusterSetUpError(f"cluster '{cluster_name}': {said}")
             hint = f"`skyinfra launch -c {cluster_name} …` recovers it, `skyinfra down {cluster_name}` removes it"
+        case "transient" | "throttled":
+            error, hint = public.ClusterSetUpError(f"cluster '{cluster_name}': {said}"), "it may pass: try again"
         case _:
             error, hint = public.ClusterSetUpError(f"cluster '{cluster_name}': {said}"), "please report this"
     return public.with_hint(error, hint, result.detail or None)

@@ -91,8 +91,7 @@ def _handler(upstream: int, rules: _Rules) -> type[http.server.BaseHTTPRequestHa
             if rule is not None:
                 time.sleep(rule.delay_s)
                 if rule.code:
-                    refused = _REFUSED.format(code=rule.code, message=rule.message)
-                    return self._answer(rule.status, refused.encode(), "text/xml")
+                    return self._refuse(rule)
             status, headers, answer = _forward(upstream, self.command, self.path, dict(self.headers.items()), body)
             if rule is not None and rule.lose:
                 self.close_connection = True
@@ -102,17 +101,26 @@ def _handler(upstream: int, rules: _Rules) -> type[http.server.BaseHTTPRequestHa
         do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do
 
         def _rule(self, body: bytes) -> Rule | None:
-            if b"Action=" not in body:
+            target = self.headers.get("X-Amz-Target")  # SSM's protocol
+            if not target and b"Action=" not in body:
                 return None
-            words = dict(urllib.parse.parse_qsl(body.decode("latin1")))
+            words = dict(urllib.parse.parse_qsl(body.decode("latin1"))) if not target else {"Action": target}
             scope = _SCOPE.search(self.headers.get("Authorization") or "")
             region = scope["region"] if scope else ""
             zone = words.get("Placement.AvailabilityZone", "")
             subnet = words.get("SubnetId") or words.get("NetworkInterface.1.SubnetId")
             if subnet and not zone:
                 zone = _zone_of(upstream, subnet, region)
-            call = {"action": words["Action"], "region": region, "zone": zone, "type": words.get("InstanceType", "")}
+            action = words["Action"].rpartition(".")[2]
+            call = {"action": action, "region": region, "zone": zone, "type": words.get("InstanceType", "")}
             return rules.meet(call)
+
+        def _refuse(self, rule: Rule) -> None:
+            if self.headers.get("X-Amz-Target"):
+                told = json.dumps({"__type": rule.code, "message": rule.message})
+                return self._answer(rule.status, told.encode(), "application/x-amz-json-1.1")
+            told = _REFUSED.format(code=rule.code, message=rule.message)
+            return self._answer(rule.status, told.encode(), "text/xml")
 
         def _answer(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
