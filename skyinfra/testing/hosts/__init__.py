@@ -25,7 +25,8 @@ server and cron. Hosts boot in some 50 ms. They need root and a few Debian packa
         lab.terminate(gpu1)
 
 Everything is gone when the lab closes, and when its process dies: the kernel ends the namespaces, the next lab removes
-the files. See `HostLab.host` for all that a host can be.
+the files. See `HostLab.host` for all that a host can be. A host that is told to shut down from inside is off until
+`boot`; nobody carries out a reboot that is asked for there.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ class Disk:
         for program in ("shutdown", "poweroff", "halt"):
             self._write(f"usr/local/sbin/{program}", SHUTDOWN, 0o755)
         if plan.gpus:
-            lines = [f"{index}|NVIDIA {name}|GPU-{plan.name}-{index}" for index, name in enumerate(plan.gpus)]
+            names = [name.removeprefix("NVIDIA ") for name in plan.gpus]
+            lines = [f"{index}|NVIDIA {name}|GPU-{plan.name}-{index}" for index, name in enumerate(names)]
             self._write("etc/test-gpus", "".join(f"{line}\n" for line in lines))
             self._write("usr/local/bin/nvidia-smi", NVIDIA_SMI, 0o755)
         if plan.memory_gb is not None:

@@ -138,8 +138,7 @@ class HostLab:
         host.disk.make(made)
         if behind is not None and len(behind.wires) == 1:
             behind.add_wire(self._wire(INNER_BRIDGE, None, None))
-        if public is not None:
-            run_script(f"ip route add {public}/32 dev {self.uplink}")
+        self._route(None, public)
         self.hosts[name] = host
         if boot:
             host.boot()
@@ -154,8 +153,16 @@ class HostLab:
         if host.plan.disk_mb is not None:
             run_script(f"umount {folder}", within=self._hub.enter("mount"))
         shutil.rmtree(self._hub.path(folder))
-        if (public := host.wires[0].public) is not None:
-            run_script(f"ip route del {public}/32 dev {self.uplink}")
+        self._route(host.wires[0].public, None)
+
+    def move(self, host: Host, *, address: str | None = None, public: str | None = None) -> None:
+        """Give a host that is off other addresses, as clouds do between stop and start; None: as it was."""
+        if host.running:
+            raise ValueError(f"host {host.name} runs; shut it down before it gets other addresses")
+        wire = host.wires[0]
+        if public is not None:
+            self._route(wire.public, public)
+        wire.address, wire.public = address or wire.address, public or wire.public
 
     # -- faults of the network ---------------------------------------------------------------------------------------
     def cut(self, host: Host) -> None:
@@ -204,6 +211,13 @@ class HostLab:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _route(self, old: str | None, new: str | None) -> None:
+        """The way from this machine to a host's public address."""
+        if old is not None:
+            run_script(f"ip route del {old}/32 dev {self.uplink}")
+        if new is not None:
+            run_script(f"ip route add {new}/32 dev {self.uplink}")
 
     # -- below: wiring -----------------------------------------------------------------------------------------------
     def _wire(self, bridge: str, address: str | None, public: str | None) -> Wire:

@@ -65,8 +65,12 @@ def test_a_host_is_a_machine_of_its_own(lab: HostLab) -> None:
     reach = "python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], 22), 20)' "
     two.console(reach + one.address)
     with socket.create_server(("", 0)) as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("203.0.113.1", 9))  # sends nothing: only to learn an address that this machine has elsewhere
-        elsewhere, port = probe.getsockname()[0], str(ours.getsockname()[1])
+        try:
+            probe.connect(("203.0.113.1", 9))  # sends nothing: only to learn an address that this machine has elsewhere
+            elsewhere = probe.getsockname()[0]
+        except OSError:
+            elsewhere = "203.0.113.1"  # a machine without a network has none
+        port = str(ours.getsockname()[1])
         reach = reach.replace(" 22)", f" {port})").replace(", 22", f", {port}")
         two.console(reach + lab.gateway)
         assert "No route to host" in two.console(reach + elsewhere + " 2>&1", check=False)
@@ -239,11 +243,11 @@ def cloud_lab() -> Iterator[HostLab]:
 def test_hosts_with_a_clouds_addresses_and_metadata(cloud_lab: HostLab) -> None:
     lab = cloud_lab
     script = "#!/bin/sh\necho hello > /root/hello\n"
-    host = lab.host("i-1", address="172.31.5.7", public="54.214.17.9", user_data=script)
+    host = lab.host("i-1", address="172.31.5.7", public=f"54.214.{lab.number}.9", user_data=script)
     peer = lab.host("i-2", address="172.31.90.8")
     host.metadata.update({"instance-id": "i-1"})
     ready(host)
-    with socket.create_connection(("54.214.17.9", 22), LONG_S) as connection:
+    with socket.create_connection((f"54.214.{lab.number}.9", 22), LONG_S) as connection:
         assert connection.recv(4) == b"SSH-"
     ready(peer)
     host.console("python3 -c \"import socket; socket.create_connection(('172.31.90.8', 22), 20)\"")
@@ -266,6 +270,21 @@ for path in ("meta-data/instance-id", "meta-data/spot/instance-action", "user-da
     assert "soon|401" in host.console("python3 /root/ask.py")
     wait_until(lambda: host.path("/var/lib/user-data.exit").exists(), LONG_S, "user data has run")
     assert host.path("/root/hello").read_text() == "hello\n"
+
+
+def test_a_stopped_machine_comes_back_elsewhere(cloud_lab: HostLab) -> None:
+    lab = cloud_lab
+    host = ready(lab.host("i-1", address="172.31.5.8", public=f"54.214.{lab.number}.1"))
+    with pytest.raises(ValueError, match="runs; shut it down"):
+        lab.move(host, public=f"54.214.{lab.number}.2")
+    host.shutdown()
+    lab.move(host, public=f"54.214.{lab.number}.2")
+    host.boot()
+    ready(host)
+    with socket.create_connection((f"54.214.{lab.number}.2", 22), LONG_S) as connection:
+        assert connection.recv(4) == b"SSH-"
+    assert host.address == "172.31.5.8"
+    lab.terminate(host)
 
 
 def test_wrong_wishes_are_refused_by_name(lab: HostLab) -> None:
