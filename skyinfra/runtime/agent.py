@@ -17,13 +17,14 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from skyinfra.runtime import disk, health, idle, procs
 from skyinfra.runtime.autostop import NET_REASON, Autostop
 from skyinfra.runtime.boundary import boundary
+from skyinfra.runtime.cluster import Cluster
 from skyinfra.runtime.files import Files
 from skyinfra.runtime.git import Checkouts
 from skyinfra.runtime.hooks import Hooks
 from skyinfra.runtime.http import HttpServer
 from skyinfra.runtime.jobqueue import JobQueue
 from skyinfra.runtime.jobs import Jobs
-from skyinfra.runtime.ledger import Ledger
+from skyinfra.runtime.ledger import RANK_IDS, Ledger
 from skyinfra.runtime.protocol import HOOKS_WAIT_S, Event, Health, NodeConfig, dump, load
 from skyinfra.runtime.recovery import recover
 from skyinfra.runtime.routes import Api
@@ -117,6 +118,8 @@ class Agent:
         node = Node(options.state, options.home, options.ip)
         queue = JobQueue(options.cpus, options.gpus)
         self.jobs = Jobs(node, self.ledger, queue, self.watch, shutil.which("bash") or "/bin/bash")
+        about = {"boot": options.boot, "generation": options.generation, "version": options.version}
+        self.cluster = Cluster(self.jobs, about, lambda: asyncio.ensure_future(self._power_off()))
         self.hooks = Hooks(node, self.ledger, self.jobs.bash)
         self.autostop = Autostop(self.jobs, options.boot, lambda: self.watch.listened)
         self._load_config()
@@ -124,10 +127,12 @@ class Agent:
         self.zygote.start()
         self.jobs.send_order = self.zygote.send
         hints = self._listen_for_hints()
+        self.cluster.place(self.jobs.config)
         if recover(self.jobs, options.boot):
             self.hooks.release()
         self.autostop.configure(self.jobs.config)
         server = await self._listen()
+        await self._connect()
         boundary("agent.start.made")
         sweeping = asyncio.ensure_future(self._sweep())
         nursing = asyncio.ensure_future(self._watch_health())
@@ -135,6 +140,7 @@ class Agent:
         sweeping.cancel()
         nursing.cancel()
         await server.close()
+        await self.cluster.close()
         self.zygote.close()
         loop.remove_reader(hints)
         hints.close()
@@ -191,15 +197,22 @@ class Agent:
                 continue  # hints are not believed anyway
             if isinstance(hint, dict):
                 self.jobs.on_hint(hint)
+                job_id = hint.get("job_id")
+                if isinstance(job_id, int) and job_id >= RANK_IDS:
+                    self.cluster.ranks.changed(job_id)
 
     def _on_event(self, event: Event) -> None:
-        self.watch.changed(event.body.get("job_id") if event.kind == "job" else None)
+        self.watch.changed(event.body.get("job_id") if event.kind in ("job", "rank") else None)
+        if event.kind == "rank":
+            # not from within the transaction's end: what hears of it may write as well
+            asyncio.get_event_loop().call_soon(self.cluster.ranks.changed, event.body["job_id"])
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
                 self.jobs.sweep()
+                self.cluster.look()
                 self._tell_idle()
                 over = self.autostop.look()
                 self.about.sessions = self.autostop.sessions
@@ -212,6 +225,7 @@ class Agent:
         """The net under autostop: nobody listens, so the node stops itself. Its disk stays, and says why it stopped."""
         say(NET_REASON)
         self.jobs.drain(NET_REASON)
+        self.cluster.end_workers()
         boundary("agent.poweroff.before")
         while not await self.hooks.run(self.jobs.config, self.autostop.event(), "node", True, HOOKS_WAIT_S):
             pass
@@ -231,14 +245,25 @@ class Agent:
             self.ledger.add_event("idle", {"idle_since": since})
             self._idle_told = since
 
-    def _set_config(self, config: NodeConfig, given: "set[str]") -> None:
+    async def _connect(self) -> None:
+        """As the last configuration says. A place that is no longer ours is for the server to put right."""
+        try:
+            await self.cluster.connect()
+        except ValueError as exc:
+            say(str(exc))
+        self.about.link_port = self.cluster.port
+
+    async def _set_config(self, config: NodeConfig, given: "set[str]") -> None:
         value = {name: item for name, item in dump(config).items() if name in given}
         disk.replace_json(os.path.join(self.options.state, "config.json"), value)
         self.jobs.config = config
         cpus = config.cpus if "cpus" in given else self.jobs.queue.cpus
         self._gpus = config.gpus or self._gpus  # none named: what this machine was started with
         self._offer(cpus)
+        self.cluster.place(config)
         self.autostop.configure(config)
+        await self.cluster.connect()
+        self.about.link_port = self.cluster.port
 
     def _offer(self, cpus: float) -> None:
         """Let jobs have the CPUs and every device that is fit. What runs goes on."""
@@ -263,7 +288,9 @@ class Agent:
                 if found is not None and found != told:
                     self._verdict = found
                     self._offer(self.jobs.queue.cpus)
-                    self.ledger.add_event("node_health", {"state": found.state, "reason": found.reason})
+                    body = {"slot": self.jobs.config.slot, "state": found.state, "reason": found.reason}
+                    self.ledger.add_event("node_health", body)
+                    self.cluster.note_health(found)
                     told = found
             except Exception as exc:  # the loop's outermost frame, as in `_sweep`
                 say("looking at the node's health failed: {!r}".format(exc))

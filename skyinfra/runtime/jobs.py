@@ -2,7 +2,8 @@
 
 The order that makes a job run at most once: files, ledger row, intent (attempt n), supervisor's record of attempt
 n, job. `Jobs` lives in the agent's one thread. It never starts a job itself; it asks the zygote, and believes the
-files. Re-attaching after a restart is in `recovery.py`, which uses the same `settle`.
+files. Re-attaching after a restart is in `recovery.py`, which uses the same `settle`. A job on several nodes is
+handed to `Gangs` once it has its nodes; each node's part of it comes back here as a rank's row (`start_rank`).
 """
 
 import asyncio
@@ -10,18 +11,21 @@ import os
 import signal
 import sqlite3
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Set
 
 from skyinfra.runtime import disk, intake, procs, variables
 from skyinfra.runtime.boundary import boundary
-from skyinfra.runtime.jobqueue import Demand, JobQueue, Share
+from skyinfra.runtime.jobqueue import Demand, JobQueue, Placement
 from skyinfra.runtime.kill import end_job
-from skyinfra.runtime.ledger import Ledger, NewJob, Plan
+from skyinfra.runtime.ledger import RANK_IDS, Ledger, NewJob, Plan
 from skyinfra.runtime.protocol import FINAL_STATES, JobRow, JobSubmit, NodeConfig
 from skyinfra.runtime.say import say
 from skyinfra.runtime.supervisor import record_name
 from skyinfra.runtime.variables import Node
 from skyinfra.runtime.watch import Watch
+
+if TYPE_CHECKING:
+    from skyinfra.runtime.gangs import Gangs
 
 RETRY_S = 1.0
 #: Attempts that ended before anything ran; then the job is given up.
@@ -45,6 +49,9 @@ class Supervised(NamedTuple):
 
 
 class Jobs:
+    gangs: "Gangs"
+    """Set by the agent before anything is submitted."""
+
     def __init__(self, node: Node, ledger: Ledger, queue: JobQueue, watch: Watch, bash: str) -> None:
         self.node, self.ledger, self.queue, self.watch, self.bash = node, ledger, queue, watch, bash
         self.config = NodeConfig()
@@ -110,30 +117,40 @@ class Jobs:
 
     def _schedule(self) -> None:
         self._kicked = False
-        for job_id, share in self.queue.pick(self.waiting):
+        for job_id, placement in self.queue.pick(self.waiting):
             del self.waiting[job_id]
-            try:
-                self._start(job_id, share)
-            except (sqlite3.Error, OSError) as exc:
-                self.queue.release(job_id)
-                self.active.pop(job_id, None)
-                say("job {} waits: {}".format(job_id, exc))
-                self._requeue_in(job_id, RETRY_S)
-            except ValueError as exc:
-                self.finish(job_id, "FAILED_DRIVER", reason=str(exc))
+            self._try_start(job_id, placement)
 
-    def _start(self, job_id: int, share: Share) -> None:
+    def start_rank(self, rank_id: int) -> None:
+        """Start a rank whose row and files are there: its head has reserved the node's share of it."""
+        self._try_start(rank_id, ((0, intake.rank_share(self.folder(rank_id))),))
+
+    def _try_start(self, job_id: int, placement: Placement) -> None:
+        try:
+            self._start(job_id, placement)
+        except (sqlite3.Error, OSError) as exc:
+            self.queue.release(job_id)
+            self.active.pop(job_id, None)
+            say("job {} waits: {}".format(job_id, exc))
+            self._requeue_in(job_id, RETRY_S)
+        except ValueError as exc:
+            self.finish(job_id, "FAILED_DRIVER", reason=str(exc))
+
+    def _start(self, job_id: int, placement: Placement) -> None:
         plan = self.ledger.plan(job_id)
         if plan is None or plan.state != "PENDING":
             self.queue.release(job_id)
             return
         attempt = plan.attempt + 1
         boundary("agent.spawn.before")
-        if not self.ledger.intend(job_id, attempt, share):
+        if not self.ledger.intend(job_id, attempt, placement):
             self.queue.release(job_id)
             return
+        if plan.is_gang:
+            self.gangs.start(plan._replace(attempt=attempt, placement=placement))
+            return
         self.active[job_id] = None
-        folder, inherited = self.folder(job_id), os.environ
+        folder, inherited, share = self.folder(job_id), os.environ, placement[0][1]
         self.send_order(intake.spawn_order(plan, attempt, share, self.node, self.config, self.bash, folder, inherited))
         boundary("agent.spawn.made")
 
@@ -207,7 +224,7 @@ class Jobs:
             boundary("agent.spawn.recorded")
         if state == "SETTING_UP":
             record = disk.read_json(os.path.join(folder, "state.json"))
-            if record is not None:
+            if record is not None and record["state"] == "RUNNING":
                 state = "RUNNING"
                 self.ledger.move(job_id, "SETTING_UP", state, started_at=record["started_at"])
         record = disk.read_json(os.path.join(folder, "exit.json"))
@@ -274,7 +291,11 @@ class Jobs:
         """Back into the queue, at its place."""
         self._delayed.discard(job_id)
         plan = self.ledger.plan(job_id)
-        if plan is not None and plan.state == "PENDING" and job_id not in self.active:
+        if plan is None or plan.state != "PENDING" or job_id in self.active:
+            return
+        if job_id >= RANK_IDS:
+            self.start_rank(job_id)
+        else:
             self.waiting[job_id] = plan.demand
             self.waiting = dict(sorted(self.waiting.items()))
             self.kick()
@@ -306,6 +327,7 @@ class Jobs:
         boundary("agent.finish.before")
         row = self.ledger.move(job_id, seen, state, **fields)
         boundary("agent.finish.recorded")
+        self.gangs.forget(job_id)
         self._unwatch(job_id)
         self.active.pop(job_id, None)
         self.waiting.pop(job_id, None)
@@ -325,7 +347,9 @@ class Jobs:
             boundary("agent.cancel.before")
             self.ledger.want_cancel(job_id)
             boundary("agent.cancel.recorded")
-            if job_id not in self.active:  # waiting: nothing runs
+            if job_id in self.gangs:
+                self.gangs.end(job_id, "CANCELLED", "cancelled")
+            elif job_id not in self.active:  # waiting: nothing runs
                 self.finish(job_id, "CANCELLED", reason="cancelled")
         deadline = time.monotonic() + _CANCEL_WAIT_S
         while not self.is_final(job_id):
@@ -347,6 +371,7 @@ class Jobs:
         """End every job because the node goes away."""
         for job_id in list(self.waiting):
             self.finish(job_id, "FAILED_DRIVER", reason=STOPPED_BEFORE)
+        self.gangs.abandon("the node was stopped while the job ran")
         while self.active:
             for job_id, supervised in list(self.active.items()):
                 if supervised is not None:
@@ -374,7 +399,7 @@ class Jobs:
 
     @property
     def idle(self) -> bool:
-        return not (self.active or self.waiting or self._delayed)
+        return not (self.active or self.waiting or self._delayed or self.gangs.running)
 
     def folder(self, job_id: int) -> str:
         return os.path.join(self.node.state_folder, "jobs", str(job_id))

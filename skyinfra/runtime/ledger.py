@@ -8,6 +8,9 @@ in the job's folder. Refuses transitions that `ALLOWED` does not list and update
     INIT -> PENDING -> SETTING_UP -> RUNNING -> SUCCEEDED | FAILED
                                  `-> FAILED_SETUP | SUCCEEDED (nothing to run)
     any unfinished state -> CANCELLED | FAILED_DRIVER
+
+A rank of a job that runs on several nodes is a row as well, on its own node, with an id from `RANK_IDS` on. Nobody but
+`Ranks` sees those: no list has them, and what happens to them is no event.
 """
 
 import json
@@ -15,7 +18,7 @@ import sqlite3
 import time
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from skyinfra.runtime.jobqueue import Demand, Share
+from skyinfra.runtime.jobqueue import Demand, Placement, Share, demand_of
 from skyinfra.runtime.protocol import FINAL_STATES, Event, JobRow, dump
 
 _ENDS = frozenset({"CANCELLED", "FAILED_DRIVER"})
@@ -30,6 +33,8 @@ ALLOWED: Dict[str, FrozenSet[str]] = {
     "FAILED_DRIVER": frozenset(),
     "CANCELLED": frozenset(),
 }
+#: Rows from here on are ranks.
+RANK_IDS = 1 << 40
 #: Events kept for late readers; whoever is further behind reads ``GET /v1/jobs`` instead.
 EVENTS_KEPT = 20000
 
@@ -83,10 +88,20 @@ class Plan(NamedTuple):
     has_setup: bool
     has_run: bool
     attempt: int
-    share: Optional[Share]
+    placement: Optional[Placement]
     cancel_at: Optional[float]
     pid: Optional[int]
     log_path: str
+
+    @property
+    def is_gang(self) -> bool:
+        """Whether it runs as ranks, rather than as a process of this very node."""
+        return is_gang(self.ranks)
+
+
+def is_gang(ranks: List[Dict[str, Any]]) -> bool:
+    """A server that knows of several nodes names no slot, or others than the head's."""
+    return len(ranks) != 1 or ranks[0].get("slot", 0) != 0
 
 
 class Ledger:
@@ -104,7 +119,15 @@ class Ledger:
         self._db.close()
 
     def next_id(self) -> int:
-        return self._one("SELECT COALESCE(MAX(job_id), 0) + 1 FROM jobs")[0]
+        return self._one("SELECT COALESCE(MAX(job_id), 0) + 1 FROM jobs WHERE job_id < ?", RANK_IDS)[0]
+
+    def next_rank_id(self) -> int:
+        return self._one("SELECT COALESCE(MAX(job_id), ?) + 1 FROM jobs WHERE job_id >= ?", RANK_IDS, RANK_IDS)[0]
+
+    def ranks(self) -> List[JobRow]:
+        """The rows of ranks."""
+        query = "SELECT {} FROM jobs WHERE job_id >= ? ORDER BY job_id".format(_ROW)
+        return [_job_row(r) for r in self._db.execute(query, (RANK_IDS,))]
 
     def id_for_key(self, key: str) -> Optional[int]:
         found = self._one("SELECT job_id FROM jobs WHERE key = ?", key)
@@ -117,13 +140,19 @@ class Ledger:
     def rows(self, job_ids: Optional[Sequence[int]] = None) -> List[JobRow]:
         """All, or those of `job_ids` that exist; oldest first."""
         if job_ids is None:
-            return [_job_row(r) for r in self._db.execute("SELECT {} FROM jobs ORDER BY job_id".format(_ROW))]
+            query = "SELECT {} FROM jobs WHERE job_id < ? ORDER BY job_id".format(_ROW)
+            return [_job_row(r) for r in self._db.execute(query, (RANK_IDS,))]
         found = (self.row(job_id) for job_id in sorted(set(job_ids)))
         return [row for row in found if row is not None]
 
     def plan(self, job_id: int) -> Optional[Plan]:
         found = self._one("SELECT {} FROM jobs WHERE job_id = ?".format(_PLAN), job_id)
         return _plan(found) if found else None
+
+    def rank_count(self, job_id: int) -> int:
+        """0 for a job that does not exist."""
+        found = self._one("SELECT ranks FROM jobs WHERE job_id = ?", job_id)
+        return len(json.loads(found[0])) if found else 0
 
     def unfinished(self) -> List[Plan]:
         """Oldest first."""
@@ -155,12 +184,12 @@ class Ledger:
             )
             return self._job_event(job.job_id, events)
 
-    def intend(self, job_id: int, attempt: int, share: Share) -> bool:
+    def intend(self, job_id: int, attempt: int, placement: Placement) -> bool:
         """Write down that attempt `attempt` of a waiting job is about to be started. False: it is no longer waiting."""
         done = self._db.execute(
             "UPDATE jobs SET attempt = ?, share = ? WHERE job_id = ? AND state = 'PENDING' AND cancel_at IS NULL"
             " AND attempt < ?",
-            (attempt, json.dumps(share), job_id, attempt),
+            (attempt, json.dumps(placement), job_id, attempt),
         )
         return done.rowcount == 1
 
@@ -197,7 +226,7 @@ class Ledger:
 
     def last_end(self) -> Optional[float]:
         """When the last job ended."""
-        return self._one("SELECT MAX(ended_at) FROM jobs")[0]
+        return self._one("SELECT MAX(ended_at) FROM jobs WHERE job_id < ?", RANK_IDS)[0]
 
     def add_event(self, kind: str, body: Dict[str, Any]) -> None:
         with self._transaction() as events:
@@ -226,7 +255,10 @@ class Ledger:
     def _job_event(self, job_id: int, events: List[Event]) -> JobRow:
         row = self.row(job_id)
         assert row is not None  # written in this very transaction
-        self._event("job", dump(row), events)
+        if job_id >= RANK_IDS:
+            events.append(Event(0, time.time(), "rank", dump(row)))  # for this process, not for readers
+        else:
+            self._event("job", dump(row), events)
         return row
 
     def _event(self, kind: str, body: Dict[str, Any], events: List[Event]) -> None:
@@ -270,22 +302,29 @@ def _job_row(r: Tuple[Any, ...]) -> JobRow:
 
 
 def _plan(r: Tuple[Any, ...]) -> Plan:
+    ranks = json.loads(r[6])
     return Plan(
         job_id=r[0],
         state=r[1],
         name=r[2],
         user=r[3],
-        demand=Demand(r[4], r[5]),
-        ranks=json.loads(r[6]),
+        demand=demand_of(r[4], r[5], ranks),
+        ranks=ranks,
         task_id=r[7],
         has_setup=bool(r[8]),
         has_run=bool(r[9]),
         attempt=r[10],
-        share=_share(json.loads(r[11])) if r[11] else None,
+        placement=_placement(json.loads(r[11])) if r[11] else None,
         cancel_at=r[12],
         pid=r[13],
         log_path=r[14],
     )
+
+
+def _placement(value: List[Any]) -> Placement:
+    if value and not isinstance(value[0], list):  # of an agent that knew one node: its share alone
+        return ((0, _share(value)),)
+    return tuple((slot, _share(share)) for slot, share in value)
 
 
 def _share(value: Iterable[Any]) -> Share:

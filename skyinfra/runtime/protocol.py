@@ -16,7 +16,8 @@ A newer peer may add fields: readers ignore what they do not know.
 ``GET /v1/jobs?ids=1,2``                ``{"jobs": [JobRow]}``, oldest first
 ``GET /v1/jobs/{id}``                   `JobRow`; 404
 ``POST /v1/jobs/{id}/cancel``           `JobRow`; returns when the job has ended; finished jobs are left alone
-``GET /v1/jobs/{id}/log``               ``?rank=0&offset=0&follow=0|1&tail=N``: raw bytes of the job's log. Headers
+``GET /v1/jobs/{id}/log``               ``?rank=N&offset=0&follow=0|1&tail=N``: raw bytes of the job's log, or of one
+                                        rank's. Headers
                                         `X-Start-Offset`, `X-Job-State`; when following, chunked until the job is final,
                                         then the trailer-less end; the next offset = start offset + bytes received
 ``GET /v1/jobs/{id}/files``             a tar of the job's log folder (run.log, setup.log, per rank)
@@ -40,6 +41,12 @@ API_VERSION = 1
 #: The oldest agent that a server of this version talks to.
 MIN_AGENT_API = 1
 HEARTBEAT_S = 5.0
+#: Between head and workers: how often each says that it is there, and how long silence means nothing.
+LINK_BEAT_S = 2.0
+LINK_SILENCE_S = 5.0
+#: A worker unheard for so long is said to be LOST; after the second time the jobs with a rank on it fail.
+NODE_LOST_S = 4.0
+RANK_LOST_S = 12.0
 HOOKS_WAIT_S = 10.0
 GIT_WAIT_S = 10.0
 
@@ -84,6 +91,8 @@ class Health:
     python: str = ""
     sessions: int = 0
     """SSH sessions with a terminal, where autostop waits for them."""
+    link_port: int = 0
+    """Where the head listens for its workers; 0 = it does not."""
 
 
 @dataclass
@@ -91,7 +100,10 @@ class NodeConfig:
     """Pushed by the server after each `up`."""
 
     node_table: List[Dict[str, Any]] = field(default_factory=list)
-    """``[{slot, ip, port}]``, head first."""
+    """``[{slot, ip, port, cpus, gpus}]``, head first; `port` is where the head listens for its workers, 0 = it chooses
+    (and says so in `Health.link_port`)."""
+    slot: int = 0
+    """This node's own place in it."""
     cluster: Dict[str, Any] = field(default_factory=dict)
     """``{cluster_name, cloud, region, zone}``: becomes SKYPILOT_CLUSTER_INFO."""
     cpus: float = 1.0
@@ -104,6 +116,7 @@ class NodeConfig:
     """``[{run, events, timeout}]``: what runs before the node is stopped or removed."""
     minute_s: float = 60.0
     tls: Optional[Dict[str, Any]] = None
+    """``{ca, cert, key}``, PEM: how head and workers know each other. A node's certificate is for ``node-<slot>``."""
 
 
 @dataclass
@@ -158,7 +171,8 @@ class JobSubmit:
     name: Optional[str] = None
     user: str = ""
     ranks: List[Dict[str, Any]] = field(default_factory=lambda: [{"slot": 0, "env": {}, "ip": "127.0.0.1"}])
-    """One entry per node that takes part: ``{slot, env, ip}``; its place in the list is its rank."""
+    """One entry per node that takes part: ``{slot, env}``; its place in the list is its rank. `slot` null in all of
+    them: the head chooses the nodes, and ranks follow the order of their slots."""
     envs: Dict[str, str] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
     """Values, over the authenticated channel only; the agent keeps envs and secrets in one 0600 file per job, removed
@@ -183,7 +197,8 @@ class JobRow:
     started_at: Optional[float] = None
     ended_at: Optional[float] = None
     exit_codes: List[int] = field(default_factory=list)
-    """One per rank; of setup when the state is FAILED_SETUP; negative = killed by that signal."""
+    """One per rank; of setup (of every node) when the state is FAILED_SETUP; negative = killed by that signal; 137 =
+    ended because another rank failed, 255 = its node was lost."""
     reason: str = ""
     resources: str = ""
     """As SkyPilot prints it: ``1x[CPU:0.5]`` or ``2x[H100:8]``."""
@@ -203,6 +218,66 @@ class Event:
     at: float
     kind: str
     """``job`` (body: JobRow), ``heartbeat`` (Health; its seq is the latest, it takes none), ``idle`` ({idle_since}),
-    ``node_health`` ({state: READY or CORDONED, reason}), ``autostop`` ({event, setting, idle_s}: the idle time is
-    over), ``agent`` ({text})."""
+    ``node_health`` ({slot, state: READY, CORDONED or LOST, reason}), ``autostop`` ({event, setting, idle_s}: the idle
+    time is over), ``agent`` ({text})."""
     body: Dict[str, Any] = field(default_factory=dict)
+
+
+# --- between head and workers -----------------------------------------------------------------------------------------
+#
+# A worker dials the head (TLS, both show a certificate of the cluster's CA) and keeps that one connection. Both ways go
+# frames: two lengths (32 bits each, big-endian), a `Frame` as JSON, then raw bytes (of a log). The head tells, the
+# worker reports; what was in the air when a connection broke is said again by the head, and nothing is done twice.
+#
+# head -> worker: ``welcome`` {keys: [str]} (the ranks that are still wanted; others end), ``start`` (`RankOrder`; one
+# whose key is known starts nothing), ``ask``, ``go``, ``end``, ``follow`` (the log from `offset` on), ``poweroff``,
+# ``beat``
+# worker -> head: ``hello`` {boot, generation, version}, ``state`` (`RankState`), ``log`` (bytes at `offset`),
+# ``health`` {state, reason, bad}, ``beat``
+
+MAX_FRAME_BYTES = 16 << 20
+
+
+@dataclass
+class Frame:
+    kind: str
+    key: str = ""
+    """Of the rank it is about."""
+    offset: int = 0
+    body: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RankOrder:
+    """One node's part of a job: its setup, and then its rank if it has one."""
+
+    key: str
+    name: str
+    """``<id>-<name>`` of the job, under ``~/sky_logs``."""
+    log: str
+    """File in that folder."""
+    labels: Dict[str, str] = field(default_factory=dict)
+    """``{setup, run}``: what stands before each line, with ``{pid}``."""
+    setup: Optional[str] = None
+    run: Optional[str] = None
+    user: str = ""
+    envs: Dict[str, str] = field(default_factory=dict)
+    """With secrets: kept in one 0600 file until the rank begins."""
+    setup_env: Dict[str, str] = field(default_factory=dict)
+    run_env: Dict[str, str] = field(default_factory=dict)
+    cpus: float = 0.0
+    devices: List[List[Any]] = field(default_factory=list)
+    """``[[device, how much of it]]``."""
+
+
+@dataclass
+class RankState:
+    key: str
+    state: str = ""
+    """As `JobRow.state`; empty = this node knows no such rank."""
+    ready: bool = False
+    """Its setup is done and it waits for ``go``."""
+    exit_codes: List[int] = field(default_factory=list)
+    reason: str = ""
+    log_bytes: int = 0
+    """All there will be, once `state` is final."""

@@ -9,8 +9,10 @@ import time
 
 from skyinfra.runtime import disk, idle, procs
 from skyinfra.runtime.jobs import STOPPED_BEFORE, Jobs
-from skyinfra.runtime.ledger import Plan
+from skyinfra.runtime.ledger import RANK_IDS, Plan
 
+STOPPED = "the node was stopped while the job ran"
+RESTARTED = "the machine was restarted while the job ran"
 _TEMPORARY = re.compile(r"\.\d+\.tmp$")
 
 
@@ -25,8 +27,13 @@ def recover(jobs: Jobs, boot: int) -> bool:
     plans = ledger.unfinished()
     _remove_strangers(jobs, {plan.job_id for plan in plans})
     for plan in plans:
-        if plan.attempt and plan.share is not None:
-            jobs.queue.hold(plan.job_id, plan.share)
+        if plan.attempt and plan.placement is not None:
+            if plan.is_gang:
+                jobs.queue.hold(plan.job_id, plan.placement)
+                jobs.gangs.reattach(plan, STOPPED if rebooted else RESTARTED if power_lost else None)
+                continue
+            if plan.job_id < RANK_IDS:
+                jobs.queue.hold(plan.job_id, plan.placement)
             jobs.active[plan.job_id] = None
         _recover_one(jobs, plan, rebooted, power_lost)
     if rebooted:
@@ -42,10 +49,10 @@ def _recover_one(jobs: Jobs, plan: Plan, rebooted: bool, power_lost: bool) -> No
     if jobs.sync(plan.job_id):
         return
     record = disk.read_json(os.path.join(jobs.folder(plan.job_id), "env.json"))
-    if plan.attempt and plan.share is not None:
+    if plan.attempt and plan.placement is not None:
         if power_lost:
             # records are not fsynced: that none is there does not prove that nothing ran
-            jobs.finish(plan.job_id, "FAILED_DRIVER", reason="the machine was restarted while the job ran")
+            jobs.finish(plan.job_id, "FAILED_DRIVER", reason=RESTARTED)
         else:
             if rebooted:
                 jobs.not_again.add(plan.job_id)

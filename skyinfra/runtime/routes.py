@@ -51,7 +51,7 @@ class Api:
         checkouts: Checkouts,
         hooks: Hooks,
         about: Health,
-        config: Callable[[NodeConfig, "set[str]"], None],
+        config: Callable[[NodeConfig, "set[str]"], Awaitable[None]],
         shutdown: Callable[[], None],
     ) -> None:
         self._bearer = ("Bearer " + token).encode()
@@ -128,7 +128,7 @@ class Api:
 
     async def put_config(self, request: Request) -> Response:
         body = await request.json()
-        self._config(checked(NodeConfig, body), set(body))
+        await self._config(checked(NodeConfig, body), set(body))
         return Response({})
 
     async def drain(self, request: Request) -> Response:
@@ -221,10 +221,8 @@ class Api:
 
     async def get_log(self, request: Request, job_id: str) -> Response:
         row = self._row(job_id)
-        if int(request.query.get("rank") or 0) != 0:
-            raise HttpError(404, "not_found", "the job has rank 0 only")
         folder = self._jobs.log_folder(row)
-        path = os.path.join(folder, "run.log")
+        path = os.path.join(folder, self._log_name(row, request.query.get("rank") or ""))
         offset = int(request.query.get("offset") or 0)
         tail = int(request.query.get("tail") or 0)
         if offset < 0 or tail < 0:
@@ -239,6 +237,16 @@ class Api:
         stream = logs.read(path, offset, end)
         length = max(0, end - offset)
         return Response(headers=headers, stream=stream, length=length, content_type="application/octet-stream")
+
+    def _log_name(self, row: JobRow, rank: str) -> str:
+        """All ranks' together unless one is asked for. Raises `HttpError`, `ValueError`."""
+        if not rank:
+            return "run.log"
+        ranks = self._jobs.ledger.rank_count(row.job_id)
+        if not 0 <= int(rank) < ranks:
+            raise HttpError(404, "not_found", "the job has ranks 0 to {}".format(ranks - 1))
+        several = os.path.exists(os.path.join(self._jobs.log_folder(row), "rank-0.log"))
+        return "rank-{}.log".format(int(rank)) if ranks > 1 or several else "run.log"
 
     async def get_log_folder(self, request: Request, job_id: str) -> Response:
         folder = self._jobs.log_folder(self._row(job_id))

@@ -21,6 +21,9 @@ TYPES = (
     protocol.JobSubmit,
     protocol.JobRow,
     protocol.Event,
+    protocol.Frame,
+    protocol.RankOrder,
+    protocol.RankState,
 )
 ERRORS = (
     "unauthorized",

@@ -5,7 +5,11 @@ output into the log, ends whatever they leave behind, and writes how it went to 
 tells the agent by datagrams, but those are hints: the files are the truth, and a new agent finds everything in
 them.
 
-Signals: SIGTERM = cancel the job. SIGUSR1 = the node is going down: end the job as FAILED_DRIVER.
+A rank of a job that runs on several nodes waits at its gate, between setup and run, until `GATE_FILE` lies in its
+folder.
+
+Signals: SIGTERM = cancel the job. SIGUSR1 = the node is going down: end the job as FAILED_DRIVER. SIGUSR2 = look at the
+gate.
 """
 
 import json
@@ -22,12 +26,14 @@ from skyinfra.runtime.pump import LinePrefixer, LogFile, Pump
 from skyinfra.runtime.say import say
 
 RECORD_RETRY_S = 1.0
+#: In a rank's folder: every node is ready, run.
+GATE_FILE = "go"
 #: How often a wait looks again although nothing woke it (a lost wake-up must not hang a job).
 _SAFETY_S = 5.0
 _HINT_S = 0.5
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 #: Python ignores SIGPIPE and SIGXFSZ, the supervisor some more; a job starts with the defaults.
-_RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD]
+_RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, *_SIGNALS]
 
 
 def main(order: Dict[str, Any]) -> int:
@@ -63,7 +69,8 @@ class Supervisor:
         procs.become_subreaper()
         boundary("supervisor.claim.before")
         record = dict(self.identity)
-        record.update(state="SETTING_UP" if self.order["setup"] else "RUNNING", started_at=time.time())
+        setting_up = self.order["setup"] or self.order["gate"]
+        record.update(state="SETTING_UP" if setting_up else "RUNNING", started_at=time.time())
         try:
             won = disk.claim_json(os.path.join(self.folder, record_name(self.order["attempt"])), record)
         except FileNotFoundError:  # the job has ended and its folder is gone
@@ -98,23 +105,41 @@ class Supervisor:
         logs = order["log_folder"]
         if not os.path.isdir(logs):  # the agent made it at submit; a job before this one may have removed it
             os.makedirs(logs, mode=0o700)
-        run_log = os.path.join(logs, "run.log")
         if order["setup"]:
-            log = LogFile([run_log, os.path.join(logs, "setup.log")])
+            log = LogFile([os.path.join(logs, name) for name in order["logs"]["setup"]])
             env = {**inherited, **order["setup_env"], **user_env, **order["fixed_env"]}
-            code, ended = self._step("setup.sh", env, log, "setup")
+            code, ended = self._step("setup.sh", env, log, order["labels"]["setup"])
             if ended or code != 0:
                 return self._verdict("FAILED_SETUP", ended)
             boundary("supervisor.setup.done")
         if not order["run"]:
             return "SUCCEEDED", ""
-        if order["setup"]:
-            record = dict(self.identity, state="RUNNING", started_at=time.time())
-            disk.replace_json(os.path.join(self.folder, "state.json"), record)
-            self._tell("running")
+        if order["gate"] and not self._pass_gate():
+            return self._verdict("FAILED", True)
+        if order["setup"] or order["gate"]:
+            self._record_state("RUNNING", "running")
         env = {**inherited, **order["run_env"], **user_env, **order["fixed_env"]}
-        code, ended = self._step("run.sh", env, LogFile([run_log]), order["label"])
+        log = LogFile([os.path.join(logs, name) for name in order["logs"]["run"]])
+        code, ended = self._step("run.sh", env, log, order["labels"]["run"])
         return ("SUCCEEDED", "") if code == 0 and not ended else self._verdict("FAILED", ended)
+
+    def _record_state(self, state: str, hint: str) -> None:
+        record = dict(self.identity, state=state, started_at=time.time())
+        disk.replace_json(os.path.join(self.folder, "state.json"), record)
+        self._tell(hint)
+
+    def _pass_gate(self) -> bool:
+        """Wait until every node is ready; False when we are asked to end instead."""
+        boundary("supervisor.gate.before")
+        self._record_state("READY", "ready")
+        poll = select.poll()
+        poll.register(self._wake_r, select.POLLIN)
+        while self.ending is None:
+            if os.path.exists(os.path.join(self.folder, GATE_FILE)):
+                return True
+            poll.poll(_SAFETY_S * 1000)
+            self._drain_wakeups()
+        return False
 
     def _verdict(self, failed: str, ended: bool) -> Tuple[str, str]:
         if not ended:
@@ -136,7 +161,7 @@ class Supervisor:
         os.close(write_end)
         if script == "run.sh":
             boundary("supervisor.run.started")
-        pump = Pump(read_end, log, LinePrefixer("({}, pid={}) ".format(label, pid).encode()))
+        pump = Pump(read_end, log, LinePrefixer(label.format(pid=pid).encode()))
         code = self._follow(pid, pump)
         ended = code is None
         if ended:
@@ -264,7 +289,7 @@ class Supervisor:
             os.close(state)
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if number != signal.SIGCHLD and self.ending is None:
+        if number in (signal.SIGTERM, signal.SIGUSR1) and self.ending is None:
             self.ending = number
 
     def _drain_wakeups(self) -> None:

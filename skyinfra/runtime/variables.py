@@ -5,8 +5,9 @@ Pure. Which variables exist in setup and which in run is SkyPilot's choice; scri
 
 import json
 import math
+import re
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from skyinfra.runtime.jobqueue import Share
 from skyinfra.runtime.ledger import Plan
@@ -29,10 +30,11 @@ def job_marker(state_folder: str, job_id: int) -> str:
     return "{}:{}".format(state_folder, job_id)
 
 
-def setup_variables(plan: Plan, config: NodeConfig, node: Node) -> Dict[str, str]:
-    """SETUP_* ones are about all nodes of the cluster, not only the job's."""
+def setup_variables(plan: Plan, config: NodeConfig, node: Node, slot: int = 0) -> Dict[str, str]:
+    """SETUP_* ones are about all nodes of the cluster, not only the job's. `slot`: the node on which setup runs."""
     ips = [str(entry["ip"]) for entry in config.node_table] or [node.ip]
-    rank = ips.index(node.ip) if node.ip in ips else 0
+    slots = [entry["slot"] for entry in config.node_table]
+    rank = slots.index(slot) if slot in slots else 0
     return _both(
         {
             **_common(plan, config),
@@ -43,12 +45,13 @@ def setup_variables(plan: Plan, config: NodeConfig, node: Node) -> Dict[str, str
     )
 
 
-def run_variables(plan: Plan, rank: int, config: NodeConfig, share: Share) -> Dict[str, str]:
+def run_variables(plan: Plan, rank: int, config: NodeConfig, ips: List[str], share: Share) -> Dict[str, str]:
+    """`ips`: of the job's nodes, by rank."""
     env = _both(
         {
             **_common(plan, config),
             "NODE_RANK": str(rank),
-            "NODE_IPS": "\n".join(str(entry.get("ip", "")) for entry in plan.ranks),
+            "NODE_IPS": "\n".join(ips),
             "NUM_GPUS_PER_NODE": _gpus_per_node(plan),
             "INTERNAL_JOB_ID": str(plan.job_id),
         }
@@ -87,6 +90,11 @@ def resources_text(ranks: List[Dict[str, Any]], cpus: float, gpus: float, accele
     """``1x[CPU:0.5]``; with GPUs those alone: ``2x[H100:8]``."""
     what = "{}:{:g}".format(accelerator or "GPU", gpus) if gpus else "CPU:{:g}".format(cpus)
     return "{}x[{}]".format(len(ranks), what)
+
+
+def label(name: Optional[str]) -> str:
+    """What a task is called before its lines, fit for `str.format`."""
+    return re.sub(r"[\x00-\x1f\x7f]", " ", name or "task").replace("{", "{{").replace("}", "}}")
 
 
 def _common(plan: Plan, config: NodeConfig) -> Dict[str, str]:

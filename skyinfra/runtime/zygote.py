@@ -81,7 +81,7 @@ class Zygote:
 
     def _fork(self, order: Dict[str, Any]) -> int:
         # the child must not run the zygote's handlers, nor be ended before it has its own
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD})
         try:
             pid = os.fork()
             if pid == 0:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import jsonschema
 import pytest
 
 from skyinfra.runtime import package, procs, schema
+from skyinfra.server.fleet.certificates import Authority
 
 TOKEN = "t0ken-of-this-node"
 DEADLINE_S = 20.0
@@ -59,8 +61,9 @@ def pythons():
 
 def pytest_generate_tests(metafunc):
     if "python" in metafunc.fixturenames:
+        quick = 0 if "several" in metafunc.fixturenames else 1  # three nodes take their time
         cases = [
-            pytest.param(path, id="py{}.{}".format(*version), marks=[pytest.mark.slow] if place > 1 else [])
+            pytest.param(path, id="py{}.{}".format(*version), marks=[pytest.mark.slow] if place > quick else [])
             for place, (version, path) in enumerate(pythons())
         ]
         metafunc.parametrize("python", cases, scope="module")
@@ -178,6 +181,16 @@ class Node:
         job_id = self.submit(run, **fields)
         return self.wait(job_id), self.log(job_id)
 
+    def events(self, after):
+        """All events that there are now."""
+        reply = self.request("GET", f"/events?after={after}")
+        found = []
+        while True:
+            event = json.loads(reply.readline())
+            if event["kind"] == "heartbeat":
+                return found
+            found.append(event)
+
     # --- processes and faults
 
     def crash(self, number=signal.SIGKILL):
@@ -222,6 +235,68 @@ def _node(python, pyz):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(root)
+
+
+class Several:
+    """A head and its workers, each with an address of its own: what a server makes of nodes, by hand."""
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+        self.head, *self.workers = nodes
+        random = secrets.SystemRandom()
+        net = f"127.{random.randrange(64, 250)}.{random.randrange(250)}"
+        self.ips = [f"{net}.{10 + slot}" for slot in range(len(nodes))]
+        authority = Authority.make("test")
+        self.tls = [authority.leaf(slot) for slot in range(len(nodes))]
+        self.gpus = ""
+
+    def start(self, cpus=4, gpus=""):
+        self.gpus = gpus
+        for slot in range(len(self.nodes)):
+            self.start_one(slot, cpus=cpus, gpus=gpus)
+        self.configure()
+        return self
+
+    def start_one(self, slot, **options):
+        self.nodes[slot].start(extra=("--ip", self.ips[slot]), **{"gpus": self.gpus, **options})
+
+    def configure(self):
+        """The head first: it says where it listens."""
+        port = 0
+        for slot, node in enumerate(self.nodes):
+            table = [
+                {"slot": s, "ip": ip, "port": 0 if s else port, "cpus": 4, "gpus": self.gpus.split(",")}
+                for s, ip in enumerate(self.ips)
+            ]
+            body = {"node_table": table, "slot": slot, "tls": self.tls[slot], "cluster": {"cluster_name": "c"}}
+            assert node.call("PUT", "/config", body)[0] == 200
+            port = port or node.get("/health")["link_port"]
+        return self
+
+    def submit(self, run="true", nodes=None, **fields):
+        ranks = [{"slot": None, "env": {}} for _ in range(nodes or len(self.nodes))]
+        return self.head.submit(run, ranks=ranks, **fields)
+
+    def finish(self, run="true", nodes=None, **fields):
+        """Submit, wait for the end: (row, log)."""
+        job_id = self.submit(run, nodes, **fields)
+        return self.head.wait(job_id), self.head.log(job_id)
+
+    def health(self):
+        """What the head has told of its nodes: slot -> states, in order."""
+        raw = self.head.events(0)
+        told = {}
+        for event in raw:
+            if event["kind"] == "node_health":
+                told.setdefault(event["body"]["slot"], []).append(event["body"]["state"])
+        return told
+
+
+@pytest.fixture
+def several(python, pyz):
+    """Three nodes, not started yet."""
+    with contextlib.ExitStack() as stack:
+        yield Several([stack.enter_context(_node(python, pyz)) for _ in range(3)])
 
 
 @pytest.fixture

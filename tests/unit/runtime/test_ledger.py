@@ -77,12 +77,12 @@ def test_a_known_key_is_refused_and_leaves_no_event(ledger, events):
 
 def test_an_attempt_is_intended_once_and_not_after_a_cancel(ledger):
     ledger.insert(new())
-    share = Share(1.0, (("gpu", 0.5),))
+    share = ((0, Share(1.0, (("gpu", 0.5),))),)
     assert ledger.intend(1, 1, share)
     assert not ledger.intend(1, 1, share)
-    assert ledger.plan(1).share == share
+    assert ledger.plan(1).placement == share
     ledger.withdraw(1, 1)
-    assert ledger.plan(1).share is None
+    assert ledger.plan(1).placement is None
     ledger.want_cancel(1)
     assert not ledger.intend(1, 2, share)
 
