@@ -138,10 +138,12 @@ class AgentClient:
 
     @asynccontextmanager
     async def log(
-        self, job_id: int, *, rank: int = 0, offset: int = 0, follow: bool = False, tail: int | None = None
+        self, job_id: int, *, rank: int | None = None, offset: int = 0, follow: bool = False, tail: int | None = None
     ) -> AsyncIterator[LogStream]:
         """Raises `Unreachable` also from the chunks when the connection breaks: go on at the next offset."""
-        params: dict[str, Any] = {"rank": rank, "offset": offset, "follow": int(follow)}
+        params: dict[str, Any] = {"offset": offset, "follow": int(follow)}
+        if rank is not None:
+            params["rank"] = rank
         if tail is not None:
             params["tail"] = tail
         async with self._stream(f"/v1/jobs/{job_id}/log", params, self._endless) as response:

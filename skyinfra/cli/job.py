@@ -12,7 +12,13 @@ __all__ = ["follow", "outcome"]
 
 
 def follow(
-    cluster: str, job_id: int | None, *, follow: bool = True, tail: int = 0, rank: int = 0, hints: Sequence[str] = ()
+    cluster: str,
+    job_id: int | None,
+    *,
+    follow: bool = True,
+    tail: int = 0,
+    rank: int | None = None,
+    hints: Sequence[str] = (),
 ) -> int:
     """Show a job's log, then `hints`, then, for a job that did not succeed, its outcome as the last line.
 
@@ -51,7 +57,8 @@ def _codes(codes: Sequence[int], state: str) -> list[str]:
     bad = [(rank, code) for rank, code in enumerate(codes) if code != 0]
     if not bad or state == "CANCELLED":
         return []
-    rank, code = bad[0]
+    # those that were ended, or lost with their node, say nothing about why
+    rank, code = next((one for one in bad if one[1] not in (137, 255)), bad[0])
     what = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     where = f" on rank {rank}" if len(codes) > 1 else ""
     return [("setup: " if state == "FAILED_SETUP" else "") + what + where]

@@ -25,6 +25,9 @@ def logs(
     worker: Annotated[
         int | None, typer.Option("--worker", "-w", help="With --provision: one node's part.", min=0)
     ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", help="Only this rank's part of a job on several nodes.", min=0)
+    ] = None,
     hook: Annotated[str | None, typer.Option("--hook", help="The log of a hook (not yet).")] = None,
 ) -> int:
     """Show the log of a job.
@@ -50,7 +53,7 @@ def logs(
         raise UsageError("one job's log can be shown at a time; fetch several with --sync-down")
     from skyinfra.cli import job
 
-    return job.follow(cluster, ids[0] if ids else None, follow=follow, tail=tail)
+    return job.follow(cluster, ids[0] if ids else None, follow=follow, tail=tail, rank=rank)
 
 
 def _provision(cluster: str, worker: int | None, follow: bool, tail: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,16 +137,20 @@ def _row(record: Record, verbose: bool, all_users: bool) -> list[object]:
 
 
 def _health(record: Record) -> str | None:
-    """Of its nodes: READY, or what is wrong with which."""
+    """READY when all of its nodes are; else each one's state, with what is wrong."""
     nodes = record.get("node_health") or {}
-    bad = {slot: one for slot, one in nodes.items() if one.get("state") != "READY"}
     if not nodes:
         return None
-    if not bad:
+    if all(one.get("state") == "READY" for one in nodes.values()):
         return "READY"
-    alone = record.get("nodes") == 1
-    said = [f"{one['state']}({one.get('reason') or '?'})" for one in bad.values()]
-    return ", ".join(text if alone else f"{slot}: {text}" for slot, text in zip(bad, said, strict=True))
+    states = [_node_state(nodes.get(str(slot)) or {}) for slot in range(record.get("nodes") or 1)]
+    return states[0] if len(states) == 1 else ", ".join(f"{slot}: {state}" for slot, state in enumerate(states))
+
+
+def _node_state(one: Mapping[str, Any]) -> str:
+    """A node that nobody complained about is READY."""
+    state = one.get("state") or "READY"
+    return state if state == "READY" else f"{state}({one.get('reason') or '?'})"
 
 
 def _autostop(record: Record) -> str | None:

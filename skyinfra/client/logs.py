@@ -83,7 +83,8 @@ class Follower:
     job_id: int | None
     follow: bool = True
     tail: int = 0
-    rank: int = 0
+    rank: int | None = None
+    """One rank's part of it; None: all."""
     on_state: Callable[[str, dict[str, Any]], None] = _no_news
     """Told of ``waiting`` (not started yet), ``started`` and ``finished``, with the job's row."""
     row: dict[str, Any] | None = None

@@ -118,8 +118,7 @@ class Agent:
         node = Node(options.state, options.home, options.ip)
         queue = JobQueue(options.cpus, options.gpus)
         self.jobs = Jobs(node, self.ledger, queue, self.watch, shutil.which("bash") or "/bin/bash")
-        about = {"boot": options.boot, "generation": options.generation, "version": options.version}
-        self.cluster = Cluster(self.jobs, about, lambda: asyncio.ensure_future(self._power_off()))
+        self.cluster = Cluster(self.jobs, self._hello, lambda: asyncio.ensure_future(self._power_off()))
         self.hooks = Hooks(node, self.ledger, self.jobs.bash)
         self.autostop = Autostop(self.jobs, options.boot, lambda: self.watch.listened)
         self._load_config()
@@ -145,6 +144,11 @@ class Agent:
         loop.remove_reader(hints)
         hints.close()
         self.ledger.close()
+
+    def _hello(self) -> Dict[str, Any]:
+        """What a worker says of itself to its head."""
+        about = self.options
+        return {"boot": about.boot, "generation": about.generation, "version": about.version, "gpus": self._gpus}
 
     def _record(self) -> None:
         """Before anything can connect: whoever finds the socket finds the record."""

@@ -25,18 +25,20 @@ _LATE_S = 2.0
 class Cluster:
     """`hello` says who this worker is; `poweroff` ends this node because its head does."""
 
-    def __init__(self, jobs: Jobs, hello: Dict[str, Any], poweroff: Callable[[], object]) -> None:
+    def __init__(self, jobs: Jobs, hello: Callable[[], Dict[str, Any]], poweroff: Callable[[], object]) -> None:
         self._jobs, self._hello, self._poweroff = jobs, hello, poweroff
         self._config = NodeConfig()
         self._tls: Optional[Dict[str, Any]] = None
         self._heard: Dict[int, float] = {}  # worker -> when last
         self._told: Dict[int, str] = {}  # worker -> the state that the server was told
+        self._devices: Dict[int, List[str]] = {}  # worker -> what it says it has
+        self._bad: Dict[int, List[str]] = {}  # worker -> those that are not fit
         self._looked_at = time.monotonic()
         self._verdict = health.Verdict(health.READY, "", ())
         self._follows: "Dict[str, asyncio.Task[None]]" = {}
         self._changing = asyncio.Lock()
         self._listener = Listener(self._on_worker, self._on_worker_gone, self._on_word)
-        self._dialer = Dialer(lambda: Frame("hello", body=self._hello), self._on_head, self._on_order)
+        self._dialer = Dialer(lambda: Frame("hello", body=self._hello()), self._on_head, self._on_order)
         self.ranks = Ranks(jobs, self._tell)
         self.gangs = jobs.gangs = Gangs(jobs, self._send)
 
@@ -53,17 +55,14 @@ class Cluster:
     def place(self, config: NodeConfig) -> None:
         """This node's place, and what the others have. `connect` comes next."""
         self._config = config
-        others = {entry["slot"]: entry for entry in config.node_table if entry["slot"] != 0}
+        others = {entry["slot"] for entry in config.node_table if entry["slot"] != 0}
         if not self._is_head():
             return
-        self._jobs.queue.keep_only(set(others))
-        for slot in set(self._heard) - set(others):
+        self._jobs.queue.keep_only(others)
+        for slot in set(self._heard) - others:
             del self._heard[slot]
-        for slot, entry in others.items():
-            bad = self._told.get(slot) == health.CORDONED
-            if not bad:
-                gpus = [str(gpu) for gpu in entry.get("gpus") or ()]
-                self._jobs.queue.resize(float(entry.get("cpus") or 0), gpus, slot)
+        for slot in others:
+            self._offer(slot)
             self._jobs.queue.away(slot, self._listener.link(slot) is None)
             self._heard.setdefault(slot, time.monotonic())
         self._jobs.kick()
@@ -153,16 +152,22 @@ class Cluster:
             self.gangs.on_state(slot, load(RankState, frame.body))
         elif frame.kind == "log":
             self.gangs.on_log(slot, frame.key, frame.offset, data)
+        elif frame.kind == "hello":
+            self._devices[slot] = [str(gpu) for gpu in frame.body.get("gpus") or ()]
+            self._offer(slot)
         elif frame.kind == "health":
-            self._on_health(slot, frame.body)
+            self._bad[slot] = [str(gpu) for gpu in frame.body.get("bad") or ()]
+            self._offer(slot)
+            self._report(slot, str(frame.body.get("state")), str(frame.body.get("reason") or ""))
 
-    def _on_health(self, slot: int, said: Dict[str, Any]) -> None:
-        entry = next((one for one in self._config.node_table if one["slot"] == slot), {})
-        bad = said.get("bad") or []
-        fit = [str(gpu) for gpu in entry.get("gpus") or () if gpu not in bad]
-        self._jobs.queue.resize(float(entry.get("cpus") or 0), fit, slot)
-        self._report(slot, str(said.get("state")), str(said.get("reason") or ""))
-        self._jobs.kick()
+    def _offer(self, slot: int) -> None:
+        """Let jobs have a worker's CPUs and every device of it that is fit."""
+        entry = next((one for one in self._config.node_table if one["slot"] == slot), None)
+        if entry is not None:
+            devices = self._devices.get(slot) or [str(gpu) for gpu in entry.get("gpus") or ()]
+            fit = [gpu for gpu in devices if gpu not in self._bad.get(slot, ())]
+            self._jobs.queue.resize(float(entry.get("cpus") or 0), fit, slot)
+            self._jobs.kick()
 
     def end_workers(self) -> None:
         """The head ends itself, and its workers with it."""

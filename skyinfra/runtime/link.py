@@ -152,6 +152,7 @@ class Listener:
             self._links[slot] = link
             if before is not None:
                 before.close()
+            self._on_frame(slot, frame, b"")
             self._on_up(slot)
             while self._links.get(slot) is link:
                 frame, data = await link.receive()

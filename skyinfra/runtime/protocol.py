@@ -232,7 +232,7 @@ class Event:
 # head -> worker: ``welcome`` {keys: [str]} (the ranks that are still wanted; others end), ``start`` (`RankOrder`; one
 # whose key is known starts nothing), ``ask``, ``go``, ``end``, ``follow`` (the log from `offset` on), ``poweroff``,
 # ``beat``
-# worker -> head: ``hello`` {boot, generation, version}, ``state`` (`RankState`), ``log`` (bytes at `offset`),
+# worker -> head: ``hello`` {boot, generation, version, gpus}, ``state`` (`RankState`), ``log`` (bytes at `offset`),
 # ``health`` {state, reason, bad}, ``beat``
 
 MAX_FRAME_BYTES = 16 << 20

@@ -6,7 +6,6 @@ node gets it at once, or when it is there again.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -145,7 +144,6 @@ class Autostop:
         if cluster is None:
             return
         try:
-            async with self._reach.head(cluster) as agent:
-                await asyncio.wait_for(agent.put_config(self._reach.config_of(cluster)), TELL_S)
+            await self._reach.configure(cluster, TELL_S)
         except (Unreachable, AgentError, TimeoutError) as error:
             ctx.say(f"The agent of {cluster.name} learns it later: {error or 'it did not answer in time'}")

@@ -18,15 +18,17 @@ from skyinfra.model.handles import ClusterHandle
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
 from skyinfra.model.transitions import check_transition
+from skyinfra.server.fleet.certificates import Authority
 from skyinfra.server.vault import Secret, Vault
 from skyinfra.store import clusters as rows
 from skyinfra.store import secrets as sealed
 from skyinfra.store.database import Database
 
-__all__ = ["Clusters", "handle_of", "resources_str"]
+__all__ = ["Clusters", "cordoned_slots", "handle_of", "resources_str"]
 
 Row = Any
 TOKEN = "agent_token"
+CERTIFICATES = "node_certificates"
 
 
 class Clusters:
@@ -38,6 +40,7 @@ class Clusters:
         self._encoded: dict[str, bytes] = {}
         self._changes = 0
         self._tokens: dict[str, Secret] = {}
+        self._certificates: dict[str, dict[str, Any]] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change: the watchers look again which clusters they should watch."""
 
@@ -79,6 +82,15 @@ class Clusters:
             self._tokens[cluster_id] = Secret(self._vault.unseal(value, _owner(cluster_id)).decode())
         return self._tokens[cluster_id]
 
+    async def certificates(self, cluster_id: str) -> dict[str, Any]:
+        """By slot, `{ca, cert, key}`; of a cluster of several nodes."""
+        if cluster_id not in self._certificates:
+            value = await self._db.read(lambda db: sealed.get(db, _owner(cluster_id), CERTIFICATES))
+            if value is None:
+                raise RuntimeError(f"the certificates of cluster {cluster_id} are not in the database")
+            self._certificates[cluster_id] = json.loads(self._vault.unseal(value, _owner(cluster_id)))
+        return self._certificates[cluster_id]
+
     def now(self) -> float:
         return self._clock()
 
@@ -88,6 +100,11 @@ class Clusters:
         """A row in INIT and its agent token, in one transaction. The caller holds the lane, so the name is free."""
         cluster_id = secrets.token_hex(8)
         token = self._vault.seal(secrets.token_urlsafe(32).encode(), _owner(cluster_id))
+        certificates = None
+        if len(spec.slots) > 1:  # their authority's own key is kept nowhere: nobody joins later
+            authority = Authority.make(spec.stack)
+            leaves = {str(slot.slot): authority.leaf(slot.slot) for slot in spec.slots}
+            certificates = self._vault.seal(json.dumps(leaves).encode(), _owner(cluster_id))
         check_transition(None, ClusterStatus.INIT)
         full = {
             "id": cluster_id,
@@ -114,6 +131,8 @@ class Clusters:
         def write(db: Any) -> None:
             rows.insert_new(db, full, at)
             sealed.put(db, _owner(cluster_id), TOKEN, token, at)
+            if certificates is not None:
+                sealed.put(db, _owner(cluster_id), CERTIFICATES, certificates, at)
 
         await self._db.write(write, durable=True)
         self._changed()
@@ -139,6 +158,7 @@ class Clusters:
         at = self._clock()
         await self._db.write(lambda db: rows.remove(db, row.id, at, text))
         self._tokens.pop(row.id, None)
+        self._certificates.pop(row.id, None)
         self._changed()
 
     def _changed(self) -> None:
@@ -221,9 +241,20 @@ def resources_str(spec: dict[str, Any]) -> tuple[str, str]:
 
 def _health(row: Row) -> dict[str, Any]:
     """By slot, of a cluster that runs: `{state, reason}`; nothing of nodes that nobody has looked at."""
-    if row.cordoned is not None:
-        return {"0": {"state": "CORDONED", "reason": row.cordoned}}
-    return (row.node_health or {}) if row.status != ClusterStatus.STOPPED.name else {}
+    if row.status == ClusterStatus.STOPPED.name:
+        return {}
+    found = dict(row.node_health or {})
+    for slot in cordoned_slots(row.cordoned):
+        found[str(slot)] = {"state": "CORDONED", "reason": str(row.cordoned).partition(":")[0]}
+    return found
+
+
+def cordoned_slots(cordoned: str | None) -> tuple[int, ...]:
+    """Of ``agent`` (the head) or ``agent:1,2``: the nodes that are not brought back any more."""
+    if cordoned is None:
+        return ()
+    slots = cordoned.partition(":")[2]
+    return tuple(int(slot) for slot in slots.split(",")) if slots else (0,)
 
 
 def _record(row: Row, last_event: str | None) -> dict[str, Any]:

@@ -54,8 +54,6 @@ class Demand:
 def read_demand(task: dict[str, Any]) -> Demand:
     """Raises `NotSupportedError` or `ValueError`. Whether a named cloud is enabled is `placement`'s to say."""
     num_nodes = int(task.get("num_nodes") or 1)
-    if num_nodes > 1:
-        raise NotSupportedError(f"num_nodes: {num_nodes}: clusters of several nodes are not in skyinfra yet")
     alternatives = _alternatives(task.get("resources") or {})
     _check_mounts(task)
     first = alternatives[0]

@@ -36,7 +36,7 @@ class Exec:
             return {"synced": []}
         cluster = await self._clusters.get_up(ctx.workspace, ctx.cluster_name)
         workdir = {k: v for k, v in (ctx.body.get("blobs") or {}).items() if k.rstrip("/") == WORKDIR}
-        synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, workdir))
+        synced = await self._reach.patiently_all(ctx, cluster, lambda: self._reach.sync_all(cluster, workdir))
         return {"synced": synced, "git": await self._reach.check_out(ctx, cluster)}
 
     async def _submit(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:

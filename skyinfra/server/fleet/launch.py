@@ -231,7 +231,7 @@ class Launch:
     async def _sync(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:
         cluster = await self._reachable(ctx)
         blobs = ctx.body.get("blobs") or {}
-        synced = await self._reach.patiently(ctx, cluster, lambda agent: self._reach.sync(agent, blobs))
+        synced = await self._reach.patiently_all(ctx, cluster, lambda: self._reach.sync_all(cluster, blobs))
         if synced:
             ctx.say(f"Files in place: {', '.join(synced)}")
         return {"synced": synced, "git": await self._reach.check_out(ctx, cluster)}

@@ -23,10 +23,10 @@ class Logs:
         self._jobs = jobs
 
     async def open(
-        self, workspace: str, name: str, job: str, *, rank: int, offset: int, follow: bool, tail: int
+        self, workspace: str, name: str, job: str, *, rank: int | None, offset: int, follow: bool, tail: int
     ) -> tuple[dict[str, str], AsyncIterator[bytes]]:
-        """Headers and bytes. Raises `ClusterDoesNotExist`, `ClusterNotUpError` (it is stopped), `JobNotFound`;
-        `SkyletUnavailableError`: ask again."""
+        """Headers and bytes: of one rank, or of all together. Raises `ClusterDoesNotExist`, `ClusterNotUpError` (it is
+        stopped), `JobNotFound`; `SkyletUnavailableError`: ask again."""
         async with AsyncExitStack() as stack:
             agent, job_id = await self._agent_of(stack, workspace, name, job)
             with _translated(name, job_id):

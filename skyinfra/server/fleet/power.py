@@ -82,6 +82,12 @@ class Power:
         seen = await asyncio.to_thread(machines_of, self._clouds, cluster)
         return len(seen) >= len(cluster.spec["slots"]) and all(machine.get("state") == "stopped" for machine in seen)
 
+    async def gone(self, cluster: Any) -> set[int]:
+        """The slots of which the cloud shows no machine that could come back."""
+        seen = await asyncio.to_thread(machines_of, self._clouds, cluster)
+        there = {(machine["slot"], machine["incarnation"]) for machine in seen if machine.get("state") != "deleting"}
+        return {slot["slot"] for slot in cluster.spec["slots"] if (slot["slot"], slot["incarnation"]) not in there}
+
     async def stopped_itself(self, cluster: Any) -> bool:
         """Whether the node stopped itself because its idle time was over."""
         seen = await asyncio.to_thread(machines_of, self._clouds, cluster)

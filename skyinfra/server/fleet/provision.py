@@ -1,19 +1,19 @@
 """Bringing a cluster up, once: the operation, what to do when it fails, and the row that says how it stands.
 
-The fast way: a cluster that is UP, whose spec did not change and whose agent answers, needs no operation at all.
+The fast way: a cluster that is UP, whose spec did not change and whose agents answer, needs no operation at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
 from skyinfra.runtime.protocol import MIN_AGENT_API
-from skyinfra.server.fleet.clusters import Clusters
+from skyinfra.server.fleet.clusters import Clusters, cordoned_slots
 from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.down import Undertaker
 from skyinfra.server.fleet.failover import shortage_place, shortage_what
@@ -21,7 +21,7 @@ from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import Next, can_move, error_of, failure, next_move
 from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.power import Power
-from skyinfra.server.fleet.reach import Reach
+from skyinfra.server.fleet.reach import Reach, lost_slots
 from skyinfra.server.requests.steps import StepContext
 from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
@@ -59,9 +59,9 @@ class Provision:
         self, cluster: Any, *, replace_nodes: bool = False, resized: dict[str, Any] | None = None
     ) -> ClusterSpec:
         """What a launch on this cluster would ask of its stack, as `bring_up` does. Changes nothing."""
-        answers = _was_running(cluster) and await self.answers(cluster)
-        spec = self._wanted(cluster, answers=answers, force=False, replace_nodes=replace_nodes)
-        return spec if resized is None else spec.with_slot(0, **resized)
+        silent = await self.silent(cluster) if _was_running(cluster) else ()
+        spec = await self._wanted(cluster, silent, force=False, replace_nodes=replace_nodes)
+        return spec if resized is None else _with_every_slot(spec, resized)
 
     async def bring_up(
         self,
@@ -83,16 +83,17 @@ class Provision:
         cluster = await self._clusters.by_id(cluster_id)
         assert cluster is not None, "the lane is ours, so the row cannot have gone"
         unchanged = demand is not None and cluster.config_hash == demand.config_hash
-        answers = _was_running(cluster) and await self.answers(cluster)
-        if not answers and _was_running(cluster) and await self._power.seen_off(cluster):
+        silent = await self.silent(cluster) if _was_running(cluster) else ()
+        if silent and await self._power.seen_off(cluster):
             ctx.say(f"Cluster {cluster.name} was stopped from outside; it is started")
             await self._power.off(ctx, cluster, "found stopped")
             cluster = await self._clusters.by_id(cluster_id)
             assert cluster is not None, "a stop keeps the row"
-        spec = self._wanted(cluster, answers=answers, force=force, replace_nodes=replace_nodes)
+        spec = await self._wanted(cluster, silent, force=force, replace_nodes=replace_nodes)
         if resized is not None:
-            spec = spec.with_slot(0, **resized)
-        if cluster.status == UP and answers and spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json():
+            spec = _with_every_slot(spec, resized)
+        unbroken = _was_running(cluster) and not silent
+        if cluster.status == UP and unbroken and spec.to_json() == ClusterSpec.from_json(cluster.spec).to_json():
             # Again, although it is up: the server may have died between the row and the agent's configuration.
             await self._settle_in(ctx, cluster, attempt)
             return {"ok": True, "operation": False, "unchanged": unchanged}
@@ -105,22 +106,27 @@ class Provision:
             return {"ok": True, "operation": True, "unchanged": False}
         return await self._failed(ctx, cluster, result, attempt, spec)
 
-    def _wanted(self, cluster: Any, *, answers: bool, force: bool, replace_nodes: bool) -> ClusterSpec:
+    async def _wanted(self, cluster: Any, silent: Sequence[int], *, force: bool, replace_nodes: bool) -> ClusterSpec:
         """What the cluster should be now: today's agent; on, with the next boot; a dead agent's next generation.
 
-        With `replace_nodes`, a node whose agent was given up gets a new machine.
+        A machine that is gone gets a successor; with `replace_nodes` also one that is LOST or whose agent was given up.
         """
         spec = dataclasses.replace(ClusterSpec.from_json(cluster.spec), agent_version=self._agent_version)
-        if replace_nodes and cluster.cordoned:
-            return spec.with_slot(0, incarnation=spec.slots[0].incarnation + 1, agent_generation=0)
+        if spec.power != "stopped":
+            given_up = {*cordoned_slots(cluster.cordoned), *lost_slots(cluster)} if replace_nodes else set()
+            gone = await self._power.gone(cluster) if silent else set()
+            for slot in spec.slots:
+                if slot.slot in given_up | gone:
+                    spec = spec.with_slot(slot.slot, incarnation=slot.incarnation + 1, agent_generation=0)
+                elif _was_running(cluster) and (force or slot.slot in silent):
+                    # an agent that does not answer is brought back; its machine and jobs stay
+                    spec = spec.with_slot(slot.slot, agent_generation=slot.agent_generation + 1)
+            return spec
         if spec.power == "stopped":
             autostop = spec.autostop
             if autostop is not None:  # as it was before the stop; its clock begins anew
                 autostop = {**autostop, "setting": autostop.get("setting", 0) + 1}
             return dataclasses.replace(spec, power="running", boot=spec.boot + 1, autostop=autostop)
-        if _was_running(cluster) and (force or not answers):
-            # an agent that does not answer is brought back; its machine and jobs stay
-            return spec.with_slot(0, agent_generation=spec.slots[0].agent_generation + 1)
         return spec
 
     async def change_spec(
@@ -159,7 +165,7 @@ class Provision:
         await self._clusters.change(cluster_id, config_hash="")  # no task asked for this: the next one's setup runs
 
     async def settle_running(self, ctx: StepContext, cluster_id: str) -> None:
-        """The agent of a cluster that is UP knows its place; one that died meanwhile is brought back. Idempotent."""
+        """The agents of a cluster that is UP know their place; one that died meanwhile is brought back. Idempotent."""
         cluster = await self._clusters.by_id(cluster_id)
         assert cluster is not None, "the lane is ours, so the row cannot have gone"
         if cluster.status != UP:
@@ -170,13 +176,21 @@ class Provision:
             await self.bring_up(ctx, cluster_id, attempt=None)
 
     async def answers(self, cluster: Any) -> bool:
-        """Whether the head's agent is there, of the boot and generation that the spec asks for, and understood here.
+        """Whether every node's agent is there, as `silent` means it."""
+        return not await self.silent(cluster)
+
+    async def silent(self, cluster: Any) -> tuple[int, ...]:
+        """The slots whose agent is not there, of the boot and generation that the spec asks for, and understood here.
 
         One that is too old counts as gone: what brings it back installs this server's.
         """
-        slot = cluster.spec["slots"][0]
+        slots = cluster.spec["slots"]
+        there = await asyncio.gather(*(self._one_answers(cluster, slot) for slot in slots))
+        return tuple(slot["slot"] for slot, is_there in zip(slots, there, strict=True) if not is_there)
+
+    async def _one_answers(self, cluster: Any, slot: Mapping[str, Any]) -> bool:
         try:
-            async with self._reach.head(cluster) as agent:
+            async with self._reach.node(cluster, slot["slot"]) as agent:
                 health = await asyncio.wait_for(agent.health(), HEALTH_S)
         except (Unreachable, AgentError, TimeoutError):
             return False
@@ -199,12 +213,13 @@ class Provision:
             status_reason="",
             ever_up=True,
             cordoned=None,
+            node_health={k: v for k, v in (cluster.node_health or {}).items() if v.get("state") != "LOST"} or None,
             launched_at=cluster.launched_at or ctx.now(),
         )
 
     async def _settle_in(self, ctx: StepContext, cluster: Any, attempt: int | None) -> None:
         """What comes after UP: the agent learns its place, the attempt its end. Idempotent."""
-        await self._reach.patiently(ctx, cluster, lambda agent: agent.put_config(self._reach.config_of(cluster)))
+        await self._reach.patiently_all(ctx, cluster, lambda: self._reach.configure_all(cluster))
         if attempt is not None:
             await self._db.write(lambda db: rows.end_attempt(db, ctx.request_id, attempt, "succeeded", ctx.now()))
         ctx.say(f"Cluster {cluster.name} is up")
@@ -271,6 +286,13 @@ class Provision:
 def standing(cluster: Any) -> dict[str, Any]:
     """What a change of a cluster's spec puts back when it is refused before anything was done."""
     return {name: getattr(cluster, name) for name in ("spec", "status", "init_kind", "status_reason")}
+
+
+def _with_every_slot(spec: ClusterSpec, changes: dict[str, Any]) -> ClusterSpec:
+    """Nodes of a cluster are alike."""
+    for slot in spec.slots:
+        spec = spec.with_slot(slot.slot, **changes)
+    return spec
 
 
 def _was_running(cluster: Any) -> bool:

@@ -1,11 +1,14 @@
-"""Reaching agents: who to talk to for a cluster, and patience while one is being brought back."""
+"""Reaching agents: who to talk to for a cluster, and patience while one is being brought back.
+
+Jobs, logs and events are the head's; files and configuration go to every node.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from skyinfra.model.exceptions import ClusterNotUpError, NotSupportedError, with_hint
@@ -18,15 +21,27 @@ from skyinfra.server.fleet.clusters import Clusters, handle_of
 from skyinfra.server.fleet.ports import Agent, AgentError, Connect, Unreachable
 from skyinfra.server.requests.steps import Park, StepContext
 
-__all__ = ["Reach"]
+__all__ = ["HEAD", "Reach", "lost_slots", "node_of"]
 
 T = TypeVar("T")
 
 PATIENCE_S = 30.0
 ASK_AGAIN_S = 0.5
 WAITING = "unreachable_since"
+TELL_S = 5.0
 WORKDIR = "~/sky_workdir"
 _SEND_AGAIN = "the task's files are not on the server any more: launch it again"
+HEAD = 0
+
+
+def node_of(cluster: Any, slot: int) -> dict[str, Any] | None:
+    """What the last operation left of that node."""
+    return next((node for node in cluster.nodes or () if node["slot"] == slot), None)
+
+
+def lost_slots(cluster: Any) -> set[int]:
+    """Nodes that the head does not hear."""
+    return {int(slot) for slot, one in (cluster.node_health or {}).items() if one.get("state") == "LOST"}
 
 
 class Reach:
@@ -43,43 +58,48 @@ class Reach:
         self._blobs = blobs
         self._minute_s = minute_s
         self._ticks = ticks
-        self._known: dict[str, tuple[Any, Agent]] = {}
+        self._known: dict[tuple[str, int], tuple[Any, Agent]] = {}
+
+    def head(self, cluster: Any) -> AbstractAsyncContextManager[Agent]:
+        """The head's agent, on the connections kept for it. Raises `Unreachable` when the cluster has no node."""
+        return self.node(cluster, HEAD)
 
     @asynccontextmanager
-    async def head(self, cluster: Any) -> AsyncIterator[Agent]:
-        """The head's agent, on the connections kept for it. Raises `Unreachable` when the cluster has no node."""
-        channel = cluster.nodes[0].get("channel") if cluster.nodes else None
-        kept = self._known.get(cluster.id)
+    async def node(self, cluster: Any, slot: int) -> AsyncIterator[Agent]:
+        """One node's agent. Raises as `head`."""
+        node = node_of(cluster, slot)
+        channel = node.get("channel") if node is not None else None
+        kept = self._known.get((cluster.id, slot))
         if kept is None or kept[0] != channel:
-            agent = await self._open(cluster)
+            agent = await self._open(cluster, slot)
             if kept is not None:
                 await kept[1].aclose()
-            self._known[cluster.id] = kept = (channel, agent)
+            self._known[cluster.id, slot] = kept = (channel, agent)
         yield kept[1]
 
     @asynccontextmanager
     async def own_connection(self, cluster: Any) -> AsyncIterator[Agent]:
         """The head's agent on a connection that nobody else waits for. Raises as `head`."""
-        agent = await self._open(cluster)
+        agent = await self._open(cluster, HEAD)
         try:
             yield agent
         finally:
             await agent.aclose()
 
-    async def _open(self, cluster: Any) -> Agent:
-        if not cluster.nodes or cluster.nodes[0].get("channel") is None:
-            raise Unreachable(f"cluster {cluster.name} has no node that runs")
+    async def _open(self, cluster: Any, slot: int) -> Agent:
+        node = node_of(cluster, slot)
+        if node is None or node.get("channel") is None:
+            raise Unreachable(f"cluster {cluster.name} has no node {slot} that runs")
         token = await self._clusters.token(cluster.id)
-        return await self._connect(cluster.nodes[0], token.reveal())
+        return await self._connect(node, token.reveal())
 
     async def forget(self, cluster_id: str) -> None:
         """Close what is kept for a cluster that is gone."""
-        kept = self._known.pop(cluster_id, None)
-        if kept is not None:
-            await kept[1].aclose()
+        for key in [key for key in self._known if key[0] == cluster_id]:
+            await self._known.pop(key)[1].aclose()
 
     async def close(self) -> None:
-        for cluster_id in list(self._known):
+        for cluster_id in {key[0] for key in self._known}:
             await self.forget(cluster_id)
 
     async def patiently(self, ctx: StepContext, cluster: Any, call: Callable[[Agent], Awaitable[T]]) -> T:
@@ -87,9 +107,17 @@ class Reach:
 
         Raises `ClusterNotUpError` when nobody answered, or when the cluster is going down.
         """
-        try:
+
+        async def ask() -> T:
             async with self.head(cluster) as agent:
-                result = await call(agent)
+                return await call(agent)
+
+        return await self.patiently_all(ctx, cluster, ask)
+
+    async def patiently_all(self, ctx: StepContext, cluster: Any, call: Callable[[], Awaitable[T]]) -> T:
+        """As `patiently`, for a `call` that reaches the nodes itself."""
+        try:
+            result = await call()
             ctx.memory.pop(WAITING, None)  # the next silence gets the whole patience again
             return result
         except Unreachable as error:
@@ -117,19 +145,61 @@ class Reach:
         """Whether this request's step has parked because nobody answered, and nobody has since."""
         return WAITING in ctx.memory
 
-    def config_of(self, cluster: Any) -> NodeConfig:
-        """The head's place: the node table, the cluster's name, its share of the machine, and when it ends."""
-        slot, nodes = cluster.spec["slots"][0], cluster.nodes
-        facts = {"cluster_name": cluster.name, "cloud": cluster.spec["cloud"], "region": cluster.spec["region"]}
-        table = [{"slot": n["slot"], "ip": n["internal_ip"], "port": 0} for n in nodes]
+    async def configure(self, cluster: Any, patience_s: float = TELL_S) -> dict[int, str]:
+        """Every node learns its place, the head first: it says where it listens for the others.
+
+        The workers that could not be told, and why. Raises `Unreachable`, `AgentError`, `TimeoutError` of the head.
+        """
+        slots = [slot["slot"] for slot in cluster.spec["slots"]]
+        certificates = await self._clusters.certificates(cluster.id) if len(slots) > 1 else {}
+        async with asyncio.timeout(patience_s), self.head(cluster) as agent:
+            await agent.put_config(self._config_of(cluster, HEAD, 0, certificates))
+            port = (await agent.health()).link_port if len(slots) > 1 else 0
+
+        async def tell(slot: int) -> str | None:
+            try:
+                async with asyncio.timeout(patience_s), self.node(cluster, slot) as agent:
+                    await agent.put_config(self._config_of(cluster, slot, port, certificates))
+            except (Unreachable, AgentError, TimeoutError) as error:
+                return str(error) or "it did not answer in time"
+            return None
+
+        workers = [slot for slot in slots if slot != HEAD]
+        said = await asyncio.gather(*(tell(slot) for slot in workers))
+        return {slot: why for slot, why in zip(workers, said, strict=True) if why is not None}
+
+    async def configure_all(self, cluster: Any) -> None:
+        """As `configure`; a worker that could not be told is `Unreachable`, too."""
+        for slot, why in (await self.configure(cluster)).items():
+            raise Unreachable(f"node {slot}: {why}")
+
+    def _config_of(self, cluster: Any, slot: int, port: int, certificates: Mapping[str, Any]) -> NodeConfig:
+        """One node's place: the node table, the cluster's name, its share of the machine; of the head, when it ends."""
+        spec = cluster.spec
+        facts = {"cluster_name": cluster.name, "cloud": spec["cloud"], "region": spec["region"], "zone": None}
+        slots = {one["slot"]: one for one in spec["slots"]}
+        table = [
+            {
+                "slot": node["slot"],
+                "ip": node["internal_ip"],
+                "port": port if node["slot"] == HEAD else 0,
+                "cpus": slots[node["slot"]]["cpus"],
+                # stand-ins: which devices it has, a worker says when it dials
+                "gpus": [str(number) for number in range((slots[node["slot"]]["gpus"] or ("", 0))[1])],
+            }
+            for node in cluster.nodes
+            if node["slot"] in slots
+        ]
+        of_head: dict[str, Any] = {"autostop": spec.get("autostop"), "hooks": list(spec.get("hooks") or ())}
         return NodeConfig(
             node_table=table,
-            cluster={**facts, "zone": None},
-            cpus=slot["cpus"],
-            gpus=list((nodes[0].get("gpus") or []) if nodes else []),
-            autostop=cluster.spec.get("autostop"),
-            hooks=list(cluster.spec.get("hooks") or ()),
+            slot=slot,
+            cluster=facts,
+            cpus=slots[slot]["cpus"],
+            gpus=list((node_of(cluster, slot) or {}).get("gpus") or []),
             minute_s=self._minute_s,
+            tls=certificates.get(str(slot)),
+            **(of_head if slot == HEAD else {}),
         )
 
     async def check_out(self, ctx: StepContext, cluster: Any) -> dict[str, str]:
@@ -140,9 +210,36 @@ class Reach:
         task = ctx.body["task"]
         if not git.is_git(task):
             return {}
-        found = await self.patiently(ctx, cluster, lambda agent: git.check_out(agent, task))
+        everywhere = await self.patiently_all(
+            ctx, cluster, lambda: self._everywhere(cluster, lambda agent: git.check_out(agent, task))
+        )
+        found = everywhere[0]
+        if any(one != found for one in everywhere):  # a branch moved between two fetches
+            raise RuntimeError(f"the nodes did not fetch the same commit of {task['workdir']['url']}: try again")
         name = found.get("GIT_BRANCH") or found.get("GIT_TAG") or ""
         ctx.say(f"Workdir is {found['GIT_COMMIT_HASH'][:10]}{f' ({name})' if name else ''} of {task['workdir']['url']}")
+        return found
+
+    async def sync_all(self, cluster: Any, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """`sync` on every node at once, but for those that are LOST. Raises as `sync`, and `Unreachable`."""
+        await self._everywhere(cluster, lambda agent: self.sync(agent, blobs))
+        return list(blobs)
+
+    async def _everywhere(self, cluster: Any, call: Callable[[Agent], Awaitable[T]]) -> list[T]:
+        """`call` on every node at once, but for those that are LOST. Raises the first node's error when all are done."""
+        lost = lost_slots(cluster)
+
+        async def on(slot: int) -> T:
+            async with self.node(cluster, slot) as agent:
+                return await call(agent)
+
+        slots = [slot["slot"] for slot in cluster.spec["slots"] if slot["slot"] not in lost]
+        done = await asyncio.gather(*(on(slot) for slot in slots), return_exceptions=True)
+        found: list[T] = []
+        for one in done:  # only now: a node that is being written to must not outlive the step
+            if isinstance(one, BaseException):
+                raise one
+            found.append(one)
         return found
 
     async def sync(self, agent: Agent, blobs: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -82,9 +82,10 @@ class Resize:
         machines = await asyncio.to_thread(self._clouds["local"].machines) or ()
         cpus = max((one.vcpus or 0.0 for one in machines), default=0.0)
         memory_gb = max((one.memory_gib or 0.0 for one in machines), default=0.0)
+        on_each = "" if demand.num_nodes == 1 else f" on each of {demand.num_nodes} nodes"
         if size["cpus"] > cpus or size["memory_gb"] > memory_gb:
             raise ResourcesUnavailableError(
-                f"--resize: {size['cpus']:g} CPUs and {size['memory_gb']:g} GB of memory asked, "
+                f"--resize: {size['cpus']:g} CPUs and {size['memory_gb']:g} GB of memory asked{on_each}, "
                 f"this host has {cpus:g} and {memory_gb:g}"
             )
         return size

@@ -57,12 +57,14 @@ def job_of(
     `git`: variables of a git workdir, as its nodes found it; what the client made of the ref gives way.
     """
     stamp = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(ctx.created_at)) + f"-{int(ctx.created_at % 1 * 1e6):06d}"
-    node = cluster.nodes[0]
+    several = len(cluster.spec["slots"]) > 1
+    head = {"slot": 0, "env": {}, "ip": cluster.nodes[0].get("internal_ip") or "127.0.0.1"}
     return JobSubmit(
         key=ctx.request_id,
         name=demand.name,
         user=ctx.principal.user_name,
-        ranks=[{"slot": 0, "env": {}, "ip": node.get("internal_ip") or "127.0.0.1"}],
+        # of several nodes the head's queue takes those that are free
+        ranks=[{"slot": None, "env": {}} for _ in range(demand.num_nodes)] if several else [head],
         setup=None if no_setup else demand.setup,
         run=demand.run,
         envs={name: value for name, value in demand.envs.items() if not git or name not in VARIABLES} | dict(git),

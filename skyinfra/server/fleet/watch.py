@@ -55,6 +55,7 @@ class Watchers:
         self._clock = clock
         self._changed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reviving: set[asyncio.Task[None]] = set()
 
     def look(self) -> None:
         """Something about the clusters changed."""
@@ -73,7 +74,7 @@ class Watchers:
                 except TimeoutError:
                     pass  # the slow look under the hints
         finally:
-            await end_tasks(self._tasks.values())
+            await end_tasks([*self._tasks.values(), *self._reviving])
             await self._expiry.close()
 
     async def _reconcile(self) -> None:
@@ -107,8 +108,7 @@ class Watchers:
     async def _follow(self, cluster: Any, agent: Agent) -> None:
         """Until the stream ends or falls silent. Events that arrive together are stored together."""
         # Each time: an agent that was started anew, by whom it may be, learns its place from here.
-        async with asyncio.timeout(COMES_BACK_S * 5):
-            await agent.put_config(self._reach.config_of(cluster))
+        await self._reach.configure(cluster, COMES_BACK_S * 5)
         arrived: asyncio.Queue[Event | None] = asyncio.Queue()
         reader = asyncio.create_task(_read_events(agent, cluster.events_seq, arrived))
         try:
@@ -144,16 +144,32 @@ class Watchers:
         await self._expiry.heard(cluster.id, events)
 
     async def _note_health(self, cluster_id: str, said: dict[str, Any]) -> None:
-        """What the head's agent says about its node; only the head has one that speaks."""
-        state, reason = str(said.get("state")), str(said.get("reason") or "")
+        """What the head's agent says about a node. A worker that is LOST may have lost its agent only."""
+        slot, state, reason = int(said.get("slot") or 0), str(said.get("state")), str(said.get("reason") or "")
         try:
+            cluster = await self._clusters.by_id(cluster_id)
+            if cluster is None:
+                return
             await self._clusters.change(
                 cluster_id,
-                ("node_health", f"node 0 is {state}" + (f": {reason}" if reason else "")),
-                node_health={"0": {"state": state, "reason": reason}},
+                ("node_health", f"node {slot} is {state}" + (f": {reason}" if reason else "")),
+                node_health={**(cluster.node_health or {}), str(slot): {"state": state, "reason": reason}},
             )
         except rows.Stale:
-            pass  # the cluster went away meanwhile
+            return  # the cluster went away meanwhile
+        if state == "LOST" and _watched(cluster):
+            # apart: the head is still to be listened to, and a revival waits for the lane
+            task = asyncio.create_task(self._ask_revival(cluster), name=f"revive {cluster.name}")
+            self._reviving.add(task)
+            task.add_done_callback(self._revived)
+
+    async def _ask_revival(self, cluster: Any) -> None:
+        await self._submit("revive", cluster, {})
+
+    def _revived(self, task: asyncio.Task[None]) -> None:
+        self._reviving.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _say.error("a revival could not be asked for", exc_info=task.exception())
 
     async def _comes_back(self, cluster_id: str) -> bool:
         """Whether the agent answers within a moment: it may only have been started anew, or the cluster be going."""

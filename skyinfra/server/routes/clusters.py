@@ -27,13 +27,13 @@ async def log(
     name: str,
     job: str,
     request: Request,
-    rank: int = 0,
+    rank: int | None = None,
     offset: int = 0,
     follow: int = 1,
     tail: int = 0,
     workspace: str | None = None,
 ) -> Response:
-    """Raw bytes. With `follow`, ends when the job is final or the agent is lost: the client looks which."""
+    """Raw bytes, of one rank or of all. With `follow`, until the job is final or the agent lost: the client looks."""
     services: Services = request.app.state.services
     where = await services.workspaces.of(request.scope["principal"], "logs", workspace, name)
     headers, content = await services.fleet.logs.open(

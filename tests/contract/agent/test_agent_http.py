@@ -61,7 +61,7 @@ def test_socket_and_state_are_for_the_owner_only(agent):
         ({"key": "bad-5", "run": "true", "demand": {"gpus": 3}}, "3 GPUs"),
         ({"key": "bad-6", "run": "true", "demand": {"gpus": 1.5}}, "whole"),
         ({"key": "bad-7", "run": "true", "demand": {"cpus": -1}}, "non-negative"),
-        ({"key": "bad-8", "run": "true", "ranks": [{"slot": 0}, {"slot": 1}]}, "multi-node"),
+        ({"key": "bad-8", "run": "true", "ranks": [{"slot": 0}, {"slot": 1}]}, "on each of 2 nodes"),
         ([1], "not a JSON object"),
         (b"{", "not JSON"),
         (b"[" * 200000, "not JSON"),
