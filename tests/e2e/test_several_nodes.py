@@ -135,3 +135,11 @@ def test_a_stopped_cluster_of_several_comes_back_whole(world: World, task: Path)
     world.run("start", "-y", "c")
     assert "rank 2 of 3" in world.run("exec", "c", "--num-nodes", "3", "echo rank $SKYPILOT_NODE_RANK of 3").stdout
     assert [j["status"] for j in world.json("queue", "c")] == ["SUCCEEDED", "FAILED_DRIVER", "SUCCEEDED"]
+
+
+def test_the_example_on_two_nodes_trains_one_model(world: World) -> None:
+    root = Path(__file__).parents[2]
+    out = world.run("launch", "-y", "-c", "pair", "examples/two-nodes.yaml", cwd=root).stdout
+    answers = re.findall(r"^\((head|worker1), rank=[01], .*\) step 60: (y = 3\.0\d\dx \+ 2\.0\d\d)$", out, re.M)
+    assert sorted(node for node, _ in answers) == ["head", "worker1"]
+    assert len({answer for _, answer in answers}) == 1

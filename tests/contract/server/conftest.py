@@ -36,6 +36,7 @@ class FakeNode:
     api: int = 1
     off: bool = False
     stopped_by: str | None = None
+    incarnation: int = 0
     hooks: list = dataclasses.field(default_factory=list)
     jobs: list = dataclasses.field(default_factory=list)
     events: list = dataclasses.field(default_factory=list)
@@ -142,6 +143,7 @@ class World:
                 node.draining = False
             node.off = node.dead = False
             node.generation, node.boot = slot.agent_generation, request.spec.boot
+        node.incarnation = slot.incarnation
         on_event(OperationEvent(2, 0.0, "done", urn, "create"))
         nodes = ({
             "slot": 0, "id": f"{request.stack}-0-0", "internal_ip": "127.0.0.9", "external_ip": "127.0.0.1",
@@ -173,10 +175,10 @@ class World:
             {
                 "id": f"{s}-0-0",
                 "cluster": s,
+                "slot": 0,
+                "incarnation": node.incarnation,
                 "state": "stopped" if node.off else "running",
                 "stopped_by": node.stopped_by,
-                "slot": 0,
-                "incarnation": 0,
                 "spot": False,
                 "server": self.server_of.get(s, ""),
             }

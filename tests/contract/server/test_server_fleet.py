@@ -69,7 +69,6 @@ def test_names_that_look_alike_are_three_clusters(on_server):
     ("name", "task", "kind", "says"),
     [
         ("1bad", {}, "InvalidClusterNameError", "1bad"),
-        ("c", {"num_nodes": 2}, "NotSupportedError", "num_nodes: 2"),
         (
             "c",
             {"resources": {"cpus": "5+"}},
