@@ -226,7 +226,7 @@ class Reach:
         return list(blobs)
 
     async def _everywhere(self, cluster: Any, call: Callable[[Agent], Awaitable[T]]) -> list[T]:
-        """`call` on every node at once, but for those that are LOST. Raises the first node's error when all are done."""
+        """`call` on every node at once, but LOST ones. Raises the first node's error when all are done."""
         lost = lost_slots(cluster)
 
         async def on(slot: int) -> T:
