@@ -98,6 +98,9 @@ class TunnelClient:
 
     def _ensure(self) -> None:
         """Connected. Raises `TunnelFailed`."""
+        if self._connection is not None:
+            return
+        self._make_folder()
         deadline = time.monotonic() + START_S
         while self._connection is None:
             try:
@@ -109,6 +112,17 @@ class TunnelClient:
                     raise TunnelFailed(f"the SSH tunnel process cannot be started: {exc}; {said}") from exc
                 self._start()
                 time.sleep(0.02)
+
+    def _make_folder(self) -> None:
+        """Who owns the folder, or what holds it, could listen in the tunnel's place, and would be told passwords."""
+        for folder in (self._folder.parent, self._folder):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owner = folder.stat().st_uid
+            except OSError as exc:
+                raise TunnelFailed(f"the sockets of the SSH tunnel have no place: {exc}") from exc
+            if owner not in (os.getuid(), 0):
+                raise TunnelFailed(f"the sockets of the SSH tunnel have no place: {folder} belongs to another user")
 
     def _dial(self) -> None:
         self._connection = socket.socket(socket.AF_UNIX)
@@ -122,9 +136,6 @@ class TunnelClient:
     def _start(self) -> None:
         if self._started is not None and self._started.poll() is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._folder.stat().st_uid != os.getuid():
-            raise TunnelFailed(f"{self._folder} belongs to somebody else")
         with open(os.open(self._home.tunnel_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self._started = subprocess.Popen(
                 [sys.executable, "-m", "skyinfra.channels.ssh_tunnel", str(self._folder)],

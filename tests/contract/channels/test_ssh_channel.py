@@ -13,6 +13,7 @@ import pytest
 from skyinfra.channels import Unreachable, connect, ssh
 from skyinfra.channels.ssh_connection import SshTarget
 from skyinfra.channels.tunnel_client import TunnelClient
+from skyinfra.model.home import Home
 from skyinfra.runtime.protocol import JobSubmit
 from skyinfra.testing.hosts.agent import TOKEN
 from skyinfra.testing.world import processes_of, wait_until
@@ -190,6 +191,22 @@ def test_a_password_is_in_no_command_line_and_no_file(ssh_node):
         assert canary not in str(process.env)
     for folder in (ssh_node.home.root, ssh_node.home.tunnel()):
         assert not [path for path in folder.rglob("*") if path.is_file() and canary in path.read_text(errors="replace")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_nothing_is_said_in_a_folder_of_another_user(short_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path / "run"))
+    home = Home(short_path / "home")
+    home.root.mkdir()
+    for folder in (home.tunnel(), home.tunnel().parent):
+        home.tunnel().mkdir(parents=True, exist_ok=True)
+        os.chown(folder, 65534, 65534)
+        tunnel = ssh.configure(home, lambda _: SshTarget("h", password="canary", use_config=False))
+        with pytest.raises(Unreachable, match=f"{folder} belongs to another user"):
+            asyncio.run(connect({"channel": {"kind": "ssh", "machine": "m", "socket": "s"}}, TOKEN))
+        os.chown(folder, 0, 0)
+        tunnel.close()
+    assert not list(processes_of(home.root))
 
 
 def test_a_process_that_was_told_nothing_says_so(monkeypatch):
