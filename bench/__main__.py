@@ -17,6 +17,7 @@ PARTS = (
     "command_line",
     "life",
     "stop_start",
+    "files",
     "history",
     "sdk_status",
     "loop_stall",

@@ -55,9 +55,8 @@ def head_of(digest: bytes, size: int) -> bytes:
 class Chunks:
     """The folder is opened at the first use: what is never asked costs nothing."""
 
-    def __init__(self, folder: str, durable: bool = False) -> None:
-        """`durable`: a pack is on the disk, not only handed to the kernel, before anybody hears that it was kept."""
-        self._folder, self._durable = folder, durable
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._lock = threading.RLock()  # guards the index, `_next`, `_own` and the pack that is open for reading
         self._db: Optional[sqlite3.Connection] = None
         self._next = 1
@@ -123,11 +122,10 @@ class Chunks:
     def part_path(self) -> str:
         return os.path.join(self._folder, "{}.part".format(os.urandom(6).hex()))
 
-    def keep(self, part: str, fd: int, size: int, records: List[Tuple[bytes, int, int]]) -> None:
-        """Make a written file a pack of this store."""
+    def keep(self, part: str, size: int, records: List[Tuple[bytes, int, int]]) -> None:
+        """Make a written file a pack of this store. It is not waited until it is on the disk: a chunk that a power cut
+        took is noticed when it is read, and sent again."""
         boundary("chunks.pack.before")
-        if self._durable:
-            os.fsync(fd)
         with self._lock:
             pack, self._next = self._next, self._next + 1
             os.rename(part, self._path(pack))
@@ -250,57 +248,68 @@ def _scan(file: Any) -> Iterator[Tuple[bytes, int, int]]:
         yield head[:DIGEST_BYTES], at, size
 
 
-def _records(view: memoryview) -> Tuple[List[Tuple[bytes, int, int]], str]:
-    """(digest, offset, length) of the whole and true records at the start of these bytes, and what is wrong after."""
-    found: List[Tuple[bytes, int, int]] = []
-    end = 0
-    while len(view) - end >= HEAD_BYTES:
-        at = end + HEAD_BYTES
-        digest, size = bytes(view[end : end + DIGEST_BYTES]), int.from_bytes(view[end + DIGEST_BYTES : at], "big")
-        if size > CHUNK_BYTES:
-            return found, "a chunk has {} bytes at most, not {}".format(CHUNK_BYTES, size)
-        if len(view) - at < size:
-            break
-        if hashlib.sha256(view[at : at + size]).digest() != digest:
-            return found, "a chunk is not what its digest {} says".format(digest.hex())
-        found.append((digest, at, size))
-        end = at + size
-    return found, ""
-
-
 class PackWriter:
-    """A pack on its way in: `write` what arrives, then `close`, whatever happened: whole chunks are kept."""
+    """A pack on its way in: `write` what arrives, then `close`, whatever happened: whole chunks are kept.
+
+    Bytes go to the file as they come; what follows the last whole and true chunk is cut off when the file is finished.
+    """
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
-        self._buffer = bytearray()
         self._part, self._fd, self._size = "", -1, 0
         self._records: List[Tuple[bytes, int, int]] = []
+        self._head = bytearray()  # of the chunk that is arriving
+        self._left, self._hash = 0, hashlib.sha256()  # of its content
+        self._bad = ""
 
     def write(self, data: bytes) -> None:
         """Raises `BadPack`, `OSError`."""
-        self._buffer += data
-        with memoryview(self._buffer) as view:
-            found, bad = _records(view)
-            end = found[-1][1] + found[-1][2] if found else 0
-            if found:
-                start = self._size
-                self._append(view[:end])
-                self._records += [(digest, start + at, size) for digest, at, size in found]
-        del self._buffer[:end]
-        if self._size >= PACK_BYTES:
-            self._finish()
-        if bad:
-            raise BadPack(bad)
+        start = at = 0
+        with memoryview(data) as view:
+            while at < len(view) and not self._bad:
+                at = self._take(view, at, start)
+                if not self._head and self._size + at - start >= PACK_BYTES:
+                    self._append(view[start:at])
+                    self._finish()
+                    start = at
+            self._append(view[start:at])
+        if self._bad:
+            raise BadPack(self._bad)
 
     def close(self) -> bool:
         """Keep what came whole; False when something was left over. Raises `OSError`."""
-        whole = not self._buffer
-        self._buffer.clear()
+        whole = not self._head
         self._finish()
         return whole
 
-    def _append(self, data: Any) -> None:
+    def _take(self, view: memoryview, at: int, start: int) -> int:
+        """The next piece of a head or of a content; where the one after it begins. Written will be `view[start:]`."""
+        if len(self._head) < HEAD_BYTES:
+            end = min(len(view), at + HEAD_BYTES - len(self._head))
+            self._head += view[at:end]
+            if len(self._head) == HEAD_BYTES:
+                self._left, self._hash = int.from_bytes(self._head[DIGEST_BYTES:], "big"), hashlib.sha256()
+                if self._left > CHUNK_BYTES:
+                    self._bad = "a chunk has {} bytes at most, not {}".format(CHUNK_BYTES, self._left)
+        else:
+            end = min(len(view), at + self._left)
+            self._hash.update(view[at:end])
+            self._left -= end - at
+        if len(self._head) == HEAD_BYTES and self._left == 0:
+            self._chunk_ends(self._size + end - start)
+        return end
+
+    def _chunk_ends(self, end: int) -> None:
+        digest, size = bytes(self._head[:DIGEST_BYTES]), int.from_bytes(self._head[DIGEST_BYTES:], "big")
+        if self._hash.digest() != digest:
+            self._bad = "a chunk is not what its digest {} says".format(digest.hex())
+            return
+        self._records.append((digest, end - size, size))
+        self._head.clear()
+
+    def _append(self, data: memoryview) -> None:
+        if not data:
+            return
         if self._fd < 0:
             self._part = self._chunks.part_path()
             self._fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -315,7 +324,10 @@ class PackWriter:
         size, self._size = self._size, 0
         try:
             if records:
-                self._chunks.keep(self._part, fd, size, records)
+                end = records[-1][1] + records[-1][2]
+                if end != size:
+                    os.ftruncate(fd, end)
+                self._chunks.keep(self._part, end, records)
         finally:
             os.close(fd)
             disk.remove_file(self._part)  # renamed already, unless something failed

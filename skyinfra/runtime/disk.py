@@ -23,7 +23,7 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: "bytes | memoryview") -> None:
     """`os.write` until everything is written. Raises `OSError`."""
     view = memoryview(data)
     while view:

@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Set
+from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 from skyinfra.runtime import disk, tree
 from skyinfra.runtime.boundary import boundary
@@ -121,18 +121,17 @@ class Files:
                 return FilesMissing(trees=[os.path.basename(path) for path in dict.fromkeys(absent)])
             register = Register(os.path.join(self._folder, "placed.db"))
             try:
-                missing = self._missing(trees, register)
+                missing, differing = self._missing(trees, register)
                 if missing.chunks:
                     return missing
                 boundary("agent.apply.before")
                 used: Set[int] = set()
-                for one in trees:
-                    os.utime(one.manifest)  # used now: kept longest
+                for one in differing:
                     used |= _Placing(self.chunks, register, one).run()
                 boundary("agent.apply.made")
                 self.chunks.forget(used)  # it is all in its files now
             except MissingChunk:  # lost since it was received: said again, and sent again
-                return self._missing(trees, register)
+                return self._missing(trees, register)[0]
             finally:
                 register.close()
             self._forget_old(len(trees))
@@ -148,18 +147,24 @@ class Files:
             raise ValueError("kind is dir or file, not {!r}".format(kind))
         return _Wanted(self.manifest(one["digest"]), self.destination(one["dest"]), kind == "file")
 
-    def _missing(self, trees: List[_Wanted], register: Register) -> FilesMissing:
-        """Chunks that are neither here nor in a file that stands in its place. Every manifest is read to its end, so
-        that a bad one is refused before anything is sent."""
+    def _missing(self, trees: List[_Wanted], register: Register) -> "Tuple[FilesMissing, List[_Wanted]]":
+        """Chunks that are neither here nor in a file that stands in its place; and the trees that differ from what
+        stands. Every manifest is read to its end, so that a bad one is refused before anything is sent."""
         found: Dict[bytes, None] = {}
+        differing = []
         for one in trees:
+            os.utime(one.manifest)  # used now: kept longest
+            stands = True
             for batch in one.batches():
                 files = [entry for entry in batch if entry.kind == "f"]
                 there = register.untouched(one.dest, files)
-                needed = [d for e in files for d in _needed(e, there.get(e.name))]
-                if len(found) < MISSING_AT_ONCE:
-                    found.update(dict.fromkeys(self.chunks.missing(needed)) if needed else {})
-        return FilesMissing(chunks=[digest.hex() for digest in found])
+                stands = stands and all(_in_place(entry, one.dest, there) for entry in batch)
+                needed = [] if stands else [d for e in files for d in _needed(e, there.get(e.name))]
+                if needed and len(found) < MISSING_AT_ONCE:
+                    found.update(dict.fromkeys(self.chunks.missing(needed)))
+            if not (stands and os.path.isdir(os.path.dirname(one.dest) if one.is_file else one.dest)):
+                differing.append(one)
+        return FilesMissing(chunks=[digest.hex() for digest in found]), differing
 
     def destination(self, dest: str) -> str:
         """Its path. Raises `UnsafePath`."""
@@ -310,6 +315,20 @@ def _same(entry: Entry, there: "Placed | None") -> bool:
         entry.mtime_ns,
         entry.mode,
     )
+
+
+def _in_place(entry: Entry, dest: str, there: "Dict[str, Placed]") -> bool:
+    """Nothing is to be done about it."""
+    if entry.kind == "f":
+        return _same(entry, there.get(entry.name))
+    path = path_of(dest, entry.name)
+    if entry.kind == "l":
+        return _is_link(path, entry.target)
+    try:
+        seen = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISDIR(seen) and stat.S_IMODE(seen) == entry.mode | stat.S_IRWXU
 
 
 def _is_link(path: str, target: str) -> bool:

@@ -111,7 +111,7 @@ def _check_header(raw: bytes) -> None:
 
 def _parse(raw: bytes, number: int) -> Entry:
     try:
-        entry = _entry(json.loads(raw))
+        entry = _entry(json.loads(raw.decode("ascii")))
     except (ValueError, TypeError, RecursionError):
         entry = None
     if entry is None:

@@ -50,7 +50,7 @@ class Blobs:
     def __init__(self, folder: Path, chunks: Path, limits: Limits, wanted: Callable[[], Awaitable[Set[str]]]) -> None:
         """`wanted`: the trees that unfinished requests need; room is never made of those."""
         self._folder = private_folder(folder)
-        self._chunks = Chunks(str(chunks), durable=True)
+        self._chunks = Chunks(str(chunks))
         self._limits = limits
         self._wanted = wanted
 
