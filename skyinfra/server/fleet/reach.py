@@ -210,12 +210,16 @@ class Reach:
         task = ctx.body["task"]
         if not git.is_git(task):
             return {}
-        everywhere = await self.patiently_all(
-            ctx, cluster, lambda: self._everywhere(cluster, lambda agent: git.check_out(agent, task))
-        )
-        found = everywhere[0]
-        if any(one != found for one in everywhere):  # a branch moved between two fetches
-            raise RuntimeError(f"the nodes did not fetch the same commit of {task['workdir']['url']}: try again")
+
+        async def fetch() -> dict[str, str]:
+            """The head says what the ref is; the others get that commit, also when a branch moves meanwhile."""
+            async with self.node(cluster, HEAD) as agent:
+                first = await git.check_out(agent, task)
+            if len(cluster.spec["slots"]) > 1:
+                await self._everywhere(cluster, lambda agent: git.check_out(agent, task, first["GIT_COMMIT_HASH"]))
+            return first
+
+        found = await self.patiently_all(ctx, cluster, fetch)
         name = found.get("GIT_BRANCH") or found.get("GIT_TAG") or ""
         ctx.say(f"Workdir is {found['GIT_COMMIT_HASH'][:10]}{f' ({name})' if name else ''} of {task['workdir']['url']}")
         return found
