@@ -18,6 +18,7 @@ PARTS = (
     "life",
     "stop_start",
     "files",
+    "gang",
     "history",
     "sdk_status",
     "loop_stall",

@@ -165,6 +165,9 @@ ONLY = {
     "worker.recover.": None,  # reached by every test here that kills a worker
     "worker.refresh.": None,
     "agent.poweroff.": None,  # the net under a dead server: tests/e2e/test_autostop.py
+    "gang.": None,  # several nodes: tests/contract/agent/test_gangs.py, these three
+    "rank.": None,
+    "supervisor.gate.": None,
     "agent.hooks.": None,  # tests/contract/agent/test_agent_autostop.py
     "agent.autostop.": "autostop",
     "request.expire.": "autostop",

@@ -157,7 +157,17 @@ HEAD_DIES = (
 WORKER_DIES = ("rank.start.before", "rank.start.recorded", "rank.start.made")
 
 
-@pytest.mark.parametrize(("slot", "name"), [(0, name) for name in HEAD_DIES] + [(1, name) for name in WORKER_DIES])
+#: One of a kind is tried with every commit, the others where there is time.
+QUICK = {(0, "gang.go.recorded"), (1, "rank.start.recorded")}
+
+
+@pytest.mark.parametrize(
+    ("slot", "name"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
+        for case in [*((0, name) for name in HEAD_DIES), *((1, name) for name in WORKER_DIES)]
+    ],
+)
 def test_an_agent_killed_at_a_boundary_of_a_gang_starts_no_rank_twice_and_none_never(several, slot, name):
     several.start()
     victim = several.nodes[slot]
@@ -175,7 +185,14 @@ def test_an_agent_killed_at_a_boundary_of_a_gang_starts_no_rank_twice_and_none_n
         assert (node.home / "set-up").read_text() == "set up\n"
 
 
-@pytest.mark.parametrize("name", ["gang.end.before", "gang.end.recorded", "gang.end.made"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gang.end.before",
+        pytest.param("gang.end.recorded", marks=pytest.mark.slow),
+        pytest.param("gang.end.made", marks=pytest.mark.slow),
+    ],
+)
 def test_a_head_killed_while_it_ends_a_gang_ends_all_of_it(several, name):
     several.start()
     several.head.crash()
