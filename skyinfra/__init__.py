@@ -43,6 +43,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "client.offers": ("optimize",),
     "client.api": ("api_info", "api_server_logs", "api_start", "api_stop"),
     "client.login": ("api_login",),
+    "client.ssh_pools": ("ssh_down", "ssh_up"),
     "client.team": ("get_user_workspace", "set_preferred_workspace"),
     "client.not_yet": (
         "create_debug_dump",

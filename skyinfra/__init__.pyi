@@ -42,6 +42,8 @@ from skyinfra.client.requests import api_cancel as api_cancel
 from skyinfra.client.requests import api_status as api_status
 from skyinfra.client.requests import get as get
 from skyinfra.client.requests import stream_and_get as stream_and_get
+from skyinfra.client.ssh_pools import ssh_down as ssh_down
+from skyinfra.client.ssh_pools import ssh_up as ssh_up
 from skyinfra.client.team import get_user_workspace as get_user_workspace
 from skyinfra.client.team import set_preferred_workspace as set_preferred_workspace
 from skyinfra.model import clouds as clouds

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skyinfra.cli import ask, choose
+from skyinfra.cli import ask, choose, ssh_entries
 
 __all__ = ["down"]
 
@@ -33,4 +33,6 @@ def down(
     from skyinfra.client.clusters import down as request
 
     requests = {name: request(name, purge, graceful, graceful_timeout) for name in names}
-    return choose.await_all(requests, "remove", async_call)
+    code = choose.await_all(requests, "remove", async_call)
+    ssh_entries.refresh(None)
+    return code

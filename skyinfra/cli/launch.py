@@ -100,7 +100,7 @@ def finish(request_id: Any, cluster: str, *, detach: bool, async_call: bool, dry
     if async_call:
         out.say(f"Request {request_id} was handed in; follow it with `skyinfra api logs {request_id}`.")
         return 0
-    from skyinfra.cli import job, wait
+    from skyinfra.cli import job, ssh_entries, wait
 
     job_id, handle = wait.value_of(request_id)
     if dryrun:
@@ -111,6 +111,8 @@ def finish(request_id: Any, cluster: str, *, detach: bool, async_call: bool, dry
         if plan is not None:  # exec plans nothing: its cluster is what it is
             print(plan_text.plan(plan))
         return 0
+    if handle is not None:
+        ssh_entries.refresh(handle.cloud)
     if job_id is None:
         if handle is not None:
             out.say(f"Cluster {cluster} is up; no job was asked for.")

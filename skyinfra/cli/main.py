@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eject": ("eject", "Write a cluster as an ordinary Pulumi project."),
     "cost-report": ("cost_report", "Show what clusters cost, also those that are gone."),
     "check": ("check", "Show which clouds can be used, and why not the others."),
+    "ssh": ("ssh", "Pools of machines reached over SSH: up, down, status."),
     "workspace": ("workspace", "The workspace that commands use: use, info."),
     "gpus": ("gpus", "Accelerators: how many, on which machines, at what price."),
     "catalog": ("catalog", "Prices: how old they are, and newer ones."),
@@ -40,14 +41,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reap": ("reap", "Find and remove what costs and belongs to no cluster."),
     "doctor": ("doctor", "Compare what exists on this machine with what the server knows."),
 }
-GROUPS = ("api", "catalog", "gpus", "stack", "workspace")
+GROUPS = ("api", "catalog", "gpus", "ssh", "stack", "workspace")
 ALIASES = {"show-gpus": ("gpus", "list")}
 """Commands by older names."""
 PASSED_ON = ("engine",)
 """Commands whose words, --help included, belong to another program."""
 NOT_YET = (
     *("storage", "volumes", "jobs", "serve"),
-    *("ssh", "local", "dashboard", "debug-dump", "recipes"),
+    *("local", "dashboard", "debug-dump", "recipes"),
 )
 
 USAGE = """Usage: skyinfra [OPTIONS] COMMAND [ARGS]...

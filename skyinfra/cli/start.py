@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skyinfra.cli import ask, choose, out
+from skyinfra.cli import ask, choose, out, ssh_entries
 from skyinfra.cli.failures import UsageError
 from skyinfra.cli.status import state_name
 
@@ -46,4 +46,6 @@ def start(
     from skyinfra.client.clusters import start as request
 
     requests = {name: request(name, idle_minutes_to_autostop, waits_for, retry_until_up, down, force) for name in names}
-    return choose.await_all(requests, "start", async_call)
+    code = choose.await_all(requests, "start", async_call)
+    ssh_entries.refresh(None)
+    return code

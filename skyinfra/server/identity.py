@@ -62,6 +62,8 @@ VIEWER_MAY = frozenset(
         "see requests",
         "see tokens",
         "see workspaces",
+        "ssh_config",
+        "ssh_status",
         "stack_env",
         "status",
     }
@@ -76,6 +78,8 @@ USER_MAY_NOT = frozenset(
         "orphans",
         "server log",
         "shutdown",
+        "ssh_down",
+        "ssh_up",
     }
 )
 

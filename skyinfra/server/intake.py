@@ -37,6 +37,10 @@ READ_VERBS = frozenset(
         "optimize",
         "orphans",
         "queue",
+        "ssh_config",
+        "ssh_down",
+        "ssh_status",
+        "ssh_up",
         "stack_env",
         "status",
     }

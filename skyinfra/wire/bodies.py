@@ -212,6 +212,19 @@ class AdoptBody(_Body):
     stack: str = Field(description="As `orphans` names it.")
 
 
+class SshDownBody(_Body):
+    infra: str | None = Field(default=None, description="A pool; None = all.")
+
+
+class SshUpBody(SshDownBody):
+    pools: str | None = Field(default=None, description="The text of an ssh_node_pools.yaml to take pools from.")
+    file: str | None = Field(default=None, description="What its problems are reported under.")
+
+
+class SshConfigBody(_Body):
+    pass
+
+
 VERB_BODIES: dict[str, type[_Body]] = {
     "launch": LaunchBody,
     "exec": ExecBody,
@@ -236,6 +249,10 @@ VERB_BODIES: dict[str, type[_Body]] = {
     "eject": EjectBody,
     "orphans": OrphansBody,
     "adopt": AdoptBody,
+    "ssh_up": SshUpBody,
+    "ssh_down": SshDownBody,
+    "ssh_status": SshDownBody,
+    "ssh_config": SshConfigBody,
 }
 """Every verb of ``POST /v1/requests/{verb}``."""
 

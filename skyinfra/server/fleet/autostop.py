@@ -19,8 +19,17 @@ from skyinfra.server.fleet.demand import Demand
 from skyinfra.server.fleet.ports import AgentError, Unreachable
 from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
+from skyinfra.stacks.clouds.registry import can
 
-__all__ = ["Autostop", "changes_for", "check_can_stop", "declared", "policy_of_launch"]
+__all__ = [
+    "Autostop",
+    "changes_for",
+    "check_can_stop",
+    "declared",
+    "policy_of_launch",
+    "stops_when_idle",
+    "unstoppable",
+]
 
 TELL_S = 5.0
 
@@ -48,11 +57,24 @@ def policy_of_launch(body: Mapping[str, Any], demand: Demand) -> AutostopConfig 
     )
 
 
-def check_can_stop(cluster_name: str, policy: AutostopConfig | None, *, spot: bool) -> None:
-    """Raises `NotSupportedError` for an idle stop of what can only be removed."""
-    if policy is not None and policy.enabled and not policy.down and spot:
+def unstoppable(spec: Mapping[str, Any]) -> str | None:
+    """Why a cluster of this spec cannot be stopped, after its name; None when it can."""
+    if any(slot["spot"] for slot in spec["slots"]):
+        return "is a spot cluster"
+    cloud = spec["cloud"]
+    return None if can(cloud, "stop") else f"is on {cloud}, whose machines are not ours to switch off"
+
+
+def stops_when_idle(policy: AutostopConfig | None) -> bool:
+    """Stops, and does not go down."""
+    return policy is not None and policy.enabled and not policy.down
+
+
+def check_can_stop(cluster_name: str, policy: AutostopConfig | None, why: str | None) -> None:
+    """Raises `NotSupportedError` for an idle stop of what can only be removed: `why` is as `unstoppable` says it."""
+    if stops_when_idle(policy) and why is not None:
         raise with_hint(
-            NotSupportedError(f"cluster '{cluster_name}' is a spot cluster: it cannot be stopped, only removed"),
+            NotSupportedError(f"cluster '{cluster_name}' {why}: it cannot be stopped, only removed"),
             "add `--down` (in YAML: `autostop: {idle_minutes: N, down: true}`)",
         )
 
@@ -114,7 +136,7 @@ class Autostop:
         if policy is None and hooks is None:
             return
         spec = ClusterSpec.from_json(cluster.spec)
-        check_can_stop(spec.name, policy, spot=any(slot.spot for slot in spec.slots))
+        check_can_stop(spec.name, policy, unstoppable(spec.to_json()))
         if policy is not None and (notice := notice_of(policy)):
             ctx.say(notice)
         values, text = changes_for(spec, policy, hooks)

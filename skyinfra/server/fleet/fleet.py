@@ -36,6 +36,7 @@ from skyinfra.server.fleet.reach import Reach
 from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.revive import Revive
 from skyinfra.server.fleet.rollback import Rollback
+from skyinfra.server.fleet.ssh_pools import SshPools
 from skyinfra.server.fleet.stack_access import eject, stack_env
 from skyinfra.server.fleet.start import Start
 from skyinfra.server.fleet.stop import Stop
@@ -105,6 +106,7 @@ class Fleet:
             "stack_env": self._stack_env,
             "eject": self._eject,
             "orphans": orphans.read,
+            **SshPools(settings.home, self.clusters, self._clouds).reads(),
         }
 
     def _build_provision(self) -> Provision:

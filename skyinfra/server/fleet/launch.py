@@ -20,7 +20,7 @@ from skyinfra.model.names import check_not_reserved, validate_cluster_name
 from skyinfra.model.spec import ClusterSpec, Slot, stack_name
 from skyinfra.model.states import ClusterStatus
 from skyinfra.server.config import ServerConfig
-from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_launch
+from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_launch, stops_when_idle
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
 from skyinfra.server.fleet.failover import Failure, failures_of, told
@@ -33,6 +33,7 @@ from skyinfra.server.fleet.resize import Resize
 from skyinfra.server.fleet.start import wait_for_room
 from skyinfra.server.fleet.submit import check_fits, submit_job, withdraw_job
 from skyinfra.server.requests.steps import Handler, Step, StepContext
+from skyinfra.stacks.clouds.registry import can
 from skyinfra.stacks.operation import OperationResult
 from skyinfra.store import clusters as rows
 from skyinfra.store import operations
@@ -97,7 +98,9 @@ class Launch:
         check_not_reserved(ctx.cluster_name)
         demand = read_demand(ctx.body["task"])
         policy = policy_of_launch(ctx.body, demand)
-        check_can_stop(ctx.cluster_name, policy, spot=all(wish.spot for wish in demand.wishes))
+        check_can_stop(
+            ctx.cluster_name, policy, "is a spot cluster" if all(wish.spot for wish in demand.wishes) else None
+        )
         config = await asyncio.to_thread(self._config.of_request, ctx.body, demand.config)
         cluster = await self._clusters.find(ctx.workspace, ctx.cluster_name)
         dryrun = bool(ctx.body.get("dryrun"))
@@ -110,6 +113,10 @@ class Launch:
         candidates, table = await self._placement.rank(ctx.body["task"], config, ctx.body["optimize_target"])
         if not demand.named_cloud and candidates[0].cloud == "local":
             ctx.say("No other cloud is enabled: using the local cloud (this machine)")
+        if stops_when_idle(policy):
+            stoppable = [one for one in candidates if can(one.cloud, "stop")]
+            check_can_stop(ctx.cluster_name, policy, None if stoppable else f"would be on {candidates[0].cloud}")
+            candidates = stoppable
         found = [c.to_json() for c in candidates]
         return {"exists": False, "dryrun": dryrun, "candidates": found, "table": table}
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from skyinfra.model.exceptions import NotSupportedError, with_hint
-from skyinfra.model.spec import ClusterSpec
 from skyinfra.model.states import ClusterStatus
-from skyinfra.server.fleet.autostop import declared
+from skyinfra.server.fleet.autostop import declared, unstoppable
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.down import Down
 from skyinfra.server.fleet.ending import Ending
@@ -70,9 +69,9 @@ class Stop:
             ctx.say(f"The launch of {ctx.cluster_name} was called off before anything was made")
             return {"cluster_id": None, "event": "stop"}
         cluster = await self._clusters.get(ctx.workspace, ctx.cluster_name)
-        if any(slot.spot for slot in ClusterSpec.from_json(cluster.spec).slots):
+        if (why := unstoppable(cluster.spec)) is not None:
             raise with_hint(
-                NotSupportedError(f"Cluster '{cluster.name}' is a spot cluster: it cannot be stopped, only removed."),
+                NotSupportedError(f"Cluster '{cluster.name}' {why}: it cannot be stopped, only removed."),
                 f"`skyinfra down {cluster.name}` removes it",
             )
         if cluster.status == STOPPED:

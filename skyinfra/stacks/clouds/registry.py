@@ -10,15 +10,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from skyinfra.catalog.offers import Offer
 from skyinfra.model.home import Home
 from skyinfra.model.spec import ClusterSpec
 
-__all__ = ["CLOUDS", "Cloud", "Resolves", "Standing", "open_clouds"]
+if TYPE_CHECKING:
+    from skyinfra.channels.ssh_target import SshTarget
 
-CLOUDS = ("local", "aws")
+__all__ = ["CLOUDS", "Cloud", "Reachable", "Resolves", "Standing", "can", "open_clouds"]
+
+CLOUDS = ("local", "ssh", "aws")
 """By name, in the order in which they are shown."""
 
 
@@ -73,6 +76,22 @@ class Resolves(Protocol):
         section of this cloud. May block; raises `CloudError`.
         """
         ...
+
+
+@runtime_checkable
+class Reachable(Protocol):
+    """A cloud whose machines are reached over SSH."""
+
+    def locate(self, channel: Mapping[str, Any]) -> SshTarget:
+        """Where the machine of a node's channel is now. May block; raises `SshFailed`."""
+        ...
+
+
+def can(cloud: str, what: str) -> bool:
+    """Whether a cloud has this capability; one that this version does not know has none."""
+    if cloud not in CLOUDS:
+        return False
+    return what in importlib.import_module(f"skyinfra.stacks.clouds.{cloud}.facts").FACTS["capabilities"]
 
 
 def open_clouds(home: Home) -> dict[str, Cloud]:

@@ -151,6 +151,7 @@ def test_help_lists_every_command_and_imports_none_of_them(sky: Sky) -> None:
         "  eject        Write a cluster as an ordinary Pulumi project.\n"
         "  cost-report  Show what clusters cost, also those that are gone.\n"
         "  check        Show which clouds can be used, and why not the others.\n"
+        "  ssh          Pools of machines reached over SSH: up, down, status.\n"
         "  workspace    The workspace that commands use: use, info.\n"
         "  gpus         Accelerators: how many, on which machines, at what price.\n"
         "  catalog      Prices: how old they are, and newer ones.\n"

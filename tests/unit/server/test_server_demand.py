@@ -98,11 +98,11 @@ def test_hooks_alone_leave_the_idle_clock_as_it_is():
 
 
 def test_a_spot_cluster_may_go_down_but_not_stop():
-    check_can_stop("c", AutostopConfig(idle_minutes=5, down=True), spot=True)
-    check_can_stop("c", AutostopConfig(enabled=False), spot=True)
-    check_can_stop("c", AutostopConfig(idle_minutes=5), spot=False)
+    check_can_stop("c", AutostopConfig(idle_minutes=5, down=True), "is a spot cluster")
+    check_can_stop("c", AutostopConfig(enabled=False), "is a spot cluster")
+    check_can_stop("c", AutostopConfig(idle_minutes=5), None)
     with pytest.raises(NotSupportedError, match="spot"):
-        check_can_stop("c", AutostopConfig(idle_minutes=5), spot=True)
+        check_can_stop("c", AutostopConfig(idle_minutes=5), "is a spot cluster")
 
 
 def test_another_autostop_is_no_reason_to_set_up_again():

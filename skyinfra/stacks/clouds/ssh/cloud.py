@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from skyinfra.catalog.offers import Offer
+from skyinfra.channels.ssh_pools import target_of
+from skyinfra.channels.ssh_target import SshFailed, SshTarget
 from skyinfra.model.home import Home
 from skyinfra.stacks.clouds.failures import CloudError
 from skyinfra.stacks.clouds.registry import Standing
@@ -86,6 +88,17 @@ class SshCloud:
         held = [one for one in answering if one.lease is not None]
         offered = free + [one for one in held if not any(_serves_instead(other, one) for other in free)]
         return list(dict.fromkeys(_offer(one) for one in offered))
+
+    def locate(self, channel: dict[str, Any]) -> SshTarget:
+        """Where the machine of a channel is. Raises `SshFailed` (fatal) when the pools know it no more."""
+        try:
+            pool = load_pools(self._home).get(channel["pool"])
+        except CloudError as error:
+            raise SshFailed(error.words, fatal=True) from error
+        host = pool.host(channel["host"]) if pool else None
+        if host is None:
+            raise SshFailed(f"host {channel['host']} is not in pool {channel['pool']} any more", fatal=True)
+        return target_of(self._home, host)
 
     def observe(self, stack: str | None = None, regions: Sequence[str] = ()) -> list[dict[str, Any]]:
         return observe.observe(self._home, stack, regions)
