@@ -136,15 +136,15 @@ asyncio.run(main())
 
 def test_configuration_of_each_layer_reaches_the_server(sized: World) -> None:
     config = sized.home.root / "config.yaml"
-    config.write_text("allowed_clouds: [aws]\n")
+    config.write_text("allowed_clouds: [gcp]\n")
     done = sized.run("launch", "--dryrun", "-c", "c", "true", check=1)
-    assert "error: no cloud is enabled: allowed_clouds names aws" in done.stderr
+    assert "error: no cloud is enabled: allowed_clouds names gcp" in done.stderr
     config.write_text("aws:\n  vpc_nam: x\n")
     done = sized.run("launch", "--dryrun", "-c", "c", "true", check=1)
     assert done.stderr == f"error: {config}:2:3: unknown key 'vpc_nam' in aws; did you mean 'vpc_name'?\n"
     config.unlink()
     (sized.root / ".sky.yaml").write_text("aws: {vpc_name: mine}\n")
-    sized.run("launch", "--dryrun", "-c", "c", "--config", "allowed_clouds=[aws]", "true")  # a client's is ignored
+    sized.run("launch", "--dryrun", "-c", "c", "--config", "allowed_clouds=[gcp]", "true")  # a client's is ignored
     task = sized.root / "t.yaml"
     task.write_text(json.dumps({"run": "true", "config": {"jobs": {"bucket": "s3://b"}}}))
     done = sized.run("launch", "--dryrun", "-c", "c", str(task), check=1)
