@@ -12,6 +12,7 @@ from skyinfra.stacks import processes
 from skyinfra.stacks.folder import OperationFolder
 from skyinfra.stacks.launcher import Launcher
 from skyinfra.stacks.operation import OperationRequest
+from tests.contract.stacks.conftest import wait_for
 
 pytestmark = pytest.mark.engine
 
@@ -27,6 +28,13 @@ def ours(home):
     return [process.pid for process in processes.marked(f"SKYINFRA_HOME={home.root}")]
 
 
+def the_one(home):
+    """The only process of ours, once it shows: while it changes its program it has no environment to be known by."""
+    wait_for(lambda: len(ours(home)) == 1, what="one process of this state folder")
+    [pid] = ours(home)
+    return pid
+
+
 def nothing(_):
     pass
 
@@ -35,11 +43,11 @@ def test_the_spare_takes_the_next_operation_and_another_takes_its_place(home):
     async def go():
         launcher = Launcher(home)
         await launcher.start()
-        [spare] = ours(home)
+        spare = the_one(home)
         result = await launcher.run(OperationRequest("op1", "destroy", STACK, None, fence=4), {}, nothing)
         assert (result.outcome, result.fence) == ("succeeded", 4)
         assert OperationFolder(home, "op1").worker().pid == spare
-        [next_spare] = ours(home)
+        next_spare = the_one(home)
         assert next_spare != spare
         await launcher.stop()
         assert ours(home) == []

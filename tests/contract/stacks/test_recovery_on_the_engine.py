@@ -9,6 +9,9 @@ import time
 import pytest
 
 from skyinfra.stacks import processes
+from skyinfra.stacks.backend import StateUnreadable, open_backend
+from skyinfra.stacks.settings import load_settings
+from tests.contract.stacks.conftest import wait_for
 
 pytestmark = pytest.mark.engine
 
@@ -43,6 +46,14 @@ def lanes(boundaries):
     return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in boundaries]
 
 
+def pending(cluster):
+    try:
+        state = open_backend(load_settings(cluster.home)).load(cluster.spec.stack)
+    except StateUnreadable:
+        return []  # it is being written
+    return state.pending if state else []
+
+
 def kill_at(cluster, boundary, kind, spec, victim, freeze_engine=False):
     """Begin the operation, and kill its worker or engine while it stands at the boundary.
 
@@ -53,6 +64,8 @@ def kill_at(cluster, boundary, kind, spec, victim, freeze_engine=False):
     running = cluster.begin(kind, spec)
     cluster.reached(boundary)
     if freeze_engine:
+        # It writes that the create is pending while the create already runs: on a busy machine, after it.
+        wait_for(lambda: pending(cluster), what="the pending create in the state")
         os.kill(running.engine(), signal.SIGSTOP)
     pid = running.worker.pid if victim == "worker" else running.engine()
     os.kill(pid, signal.SIGKILL)
