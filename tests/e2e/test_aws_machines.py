@@ -1,0 +1,60 @@
+"""Clusters on EC2 whose instances are real hosts: the agent comes over SSH, jobs run there, addresses change."""
+
+import json
+
+import pytest
+
+from skyinfra.testing.aws.bed import AwsBed
+from skyinfra.testing.aws.machines import Ec2Machines, public_pool
+from skyinfra.testing.hosts import HostLab, HostsUnavailable
+from skyinfra.testing.world import World
+
+
+@pytest.fixture
+def lab():
+    try:
+        lab = HostLab()
+    except HostsUnavailable as exc:
+        pytest.skip(str(exc))
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def bed(tmp_path, lab):
+    bed = AwsBed(tmp_path / "aws", resident=True, public_pool=public_pool(lab))
+    machines = Ec2Machines(bed, lab)
+    yield bed
+    machines.close()
+    bed.close()
+    assert machines.errors == []
+
+
+@pytest.fixture
+def world(tmp_path, bed):
+    world = World(tmp_path / "world", env=bed.env)
+    bed.install(world.home)
+    yield world
+    world.close()
+
+
+def test_the_whole_life_of_a_cluster_on_machines_that_answer(world, bed, lab):
+    asked = {"infra": "aws/us-east-1", "instance_type": "m6i.large", "disk_size": 30}
+    task = world.root / "task.yaml"
+    task.write_text(json.dumps({"name": "t", "resources": asked, "run": "echo on $(hostname); touch ~/kept"}))
+    launched = world.run("launch", "-y", "-c", "c", str(task), timeout_s=110)
+    [instance] = bed.instances()
+    assert f"on {instance['InstanceId']}" in launched.stdout
+    before = instance["PublicIpAddress"]
+
+    world.run("stop", "-y", "c", timeout_s=60)
+    assert [one["State"]["Name"] for one in bed.instances()] == ["stopped"]
+    world.run("start", "-y", "c", timeout_s=110)
+    [instance] = bed.instances()
+    assert (instance["State"]["Name"], instance["PublicIpAddress"] != before) == ("running", True)
+    again = world.run("exec", "c", "ls ~/kept", timeout_s=60)
+    assert "kept" in again.stdout
+
+    world.run("down", "-y", "c", timeout_s=60)
+    assert bed.leftovers() == []
+    assert world.json("status") == []
