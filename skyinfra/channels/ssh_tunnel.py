@@ -98,13 +98,20 @@ class Tunnel:
             with connection, connection.makefile("rwb") as lines:
                 _say(lines, {"protocol": PROTOCOL, "pid": os.getpid()})
                 for line in lines:
-                    _say(lines, self._answer(json.loads(line)))
+                    _say(lines, self._answer_or_why(json.loads(line)))
         except OSError:
             pass  # the client is gone
         finally:
             with self._guard:
                 self._clients -= 1
                 self._left_at = time.monotonic()
+
+    def _answer_or_why(self, request: dict[str, Any]) -> dict[str, Any]:
+        """``{"failed": why}`` for what cannot be done here: a socket's path that is too long, a full disk."""
+        try:
+            return self._answer(request)
+        except OSError as exc:
+            return {"failed": str(exc)}
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         op = request.get("op")

@@ -53,7 +53,10 @@ class TunnelClient:
             for last in (False, True):
                 self._ensure()
                 try:
-                    return self._exchange(request)
+                    answer = self._exchange(request)
+                    if "failed" in answer:
+                        raise TunnelFailed(f"the SSH tunnel process cannot do it in {self._folder}: {answer['failed']}")
+                    return answer
                 except (OSError, ValueError) as exc:  # it died, before or after it heard: every request may be repeated
                     self._hang_up()
                     if last:

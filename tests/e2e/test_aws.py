@@ -19,6 +19,7 @@ def bed(tmp_path):
 def world(tmp_path, bed):
     world = World(tmp_path / "world", env=bed.env)
     bed.install(world.home)
+    world.run("check", "aws")
     yield world
     world.close()
 

@@ -1,6 +1,9 @@
 """Clusters on EC2 whose instances are real hosts: the agent comes over SSH, jobs run there, addresses change."""
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -31,11 +34,14 @@ def bed(tmp_path, lab):
 
 
 @pytest.fixture
-def world(tmp_path, bed):
-    world = World(tmp_path / "world", env=bed.env)
+def world(bed):
+    root = Path(tempfile.mkdtemp(prefix="skyw-"))  # short: unix sockets lie in it
+    world = World(root, env=bed.env)
     bed.install(world.home)
+    world.run("check", "aws")
     yield world
     world.close()
+    shutil.rmtree(root)
 
 
 def test_the_whole_life_of_a_cluster_on_machines_that_answer(world, bed, lab):
@@ -55,6 +61,16 @@ def test_the_whole_life_of_a_cluster_on_machines_that_answer(world, bed, lab):
     again = world.run("exec", "c", "ls ~/kept", timeout_s=60)
     assert "kept" in again.stdout
 
-    world.run("down", "-y", "c", timeout_s=60)
+    lose_the_database(world)
+    listed = world.run("reap", "--dry-run", check=1, timeout_s=60).stdout
+    assert instance["InstanceId"] in listed
+    assert "aws/us-east-1" in listed
+    world.run("reap", "-y", timeout_s=90)
     assert bed.leftovers() == []
     assert world.json("status") == []
+
+
+def lose_the_database(world):
+    world.run("api", "stop")
+    for path in world.home.root.glob("skyinfra.db*"):
+        path.unlink()

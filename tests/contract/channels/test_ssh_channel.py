@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from skyinfra.channels import Unreachable, connect, ssh
 from skyinfra.channels.ssh_connection import SshTarget
-from skyinfra.channels.tunnel_client import TunnelClient
+from skyinfra.channels.tunnel_client import TunnelClient, TunnelFailed
 from skyinfra.model.home import Home
 from skyinfra.runtime.protocol import JobSubmit
 from skyinfra.testing.hosts.agent import TOKEN
@@ -213,3 +216,22 @@ def test_a_process_that_was_told_nothing_says_so(monkeypatch):
     monkeypatch.setattr(ssh._Ways, "tunnel", None)
     with pytest.raises(Unreachable, match="was not told how machines are found"):
         asyncio.run(connect({"channel": {"kind": "ssh", "machine": "m", "socket": "s"}}, TOKEN))
+
+
+def test_a_socket_that_has_no_place_is_told_and_the_tunnel_goes_on(tmp_path, monkeypatch):
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    base = tempfile.mkdtemp(prefix="skyr-")
+    # Room for the control socket, not for a route's: its name is six characters longer.
+    length = 98 - len(str(home.tunnel({"XDG_RUNTIME_DIR": base}))) - 1
+    runtime = Path(base, "r" * length)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    client = TunnelClient(home)
+    try:
+        for _ in range(2):
+            with pytest.raises(TunnelFailed, match=r"cannot do it in .*AF_UNIX path too long"):
+                client.route("k", SshTarget("127.0.0.1", known_hosts=home.root / "known_hosts"), "/agent.sock")
+        assert client.ask({"op": "state"})["routes"] == 0
+    finally:
+        client.retire()
+        shutil.rmtree(base)

@@ -51,6 +51,8 @@ def refused(cloud: AwsCloud, wanted: dict | None = None, config: dict | None = N
 
 
 def test_a_good_account_is_told_by_its_number_and_remembered(cloud):
+    untried = cloud.standing()
+    assert (untried.enabled, "skyinfra check aws" in untried.reason) == (False, True)
     found = cloud.check()
     assert (found.enabled, found.details["account"], found.details["missing"]) == (True, "123456789012", [])
     assert "123456789012" in cloud.standing().reason

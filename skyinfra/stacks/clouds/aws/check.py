@@ -25,6 +25,7 @@ RIGHTS: Mapping[str, Mapping[str, Any]] = {
     "ec2:DescribeSubnets": {},
     "ec2:DescribeVpcs": {},
     "ec2:DescribeAvailabilityZones": {},
+    "ec2:DescribeRegions": {},
     "ec2:DescribePlacementGroups": {},
     "ec2:RunInstances": {
         "DryRun": "true",

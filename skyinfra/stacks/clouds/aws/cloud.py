@@ -26,6 +26,7 @@ __all__ = ["AwsCloud", "open_cloud"]
 
 _NO_EXTRA = "needs the extra: pip install 'skyinfra[aws]'"
 _NO_KEYS = "no credentials: `aws configure`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where the server starts"
+_UNTRIED = "credentials found; `skyinfra check aws` tries them, and enables AWS"
 
 
 class AwsCloud:
@@ -40,15 +41,13 @@ class AwsCloud:
         self._api: Api | None = None
 
     def standing(self) -> Standing:
-        """By what can be seen of credentials; a role of the server's own machine counts once a `check` has found it."""
+        """What the last `check` found: an account is only used after somebody has asked for it."""
         if find_spec("pulumi_aws") is None or find_spec("botocore") is None:
             return Standing(False, _NO_EXTRA)
         known = self._record()
-        if not _has_credentials() and not known.get("enabled"):
-            return Standing(False, _NO_KEYS)
-        if known.get("account"):
+        if known.get("enabled"):
             return Standing(True, f"account {known['account']}", known)
-        return Standing(True, "credentials found; `skyinfra check aws` tries them")
+        return Standing(False, _UNTRIED if _has_credentials() else _NO_KEYS)
 
     def check(self) -> Standing:
         """Who the credentials are, which rights are missing, and whether GPUs may be had in the home region."""
@@ -68,10 +67,11 @@ class AwsCloud:
         return None
 
     def observe(self, stack: str | None = None, regions: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """`regions` are those in use: nothing of ours is elsewhere. Raises `CloudError`."""
-        from skyinfra.stacks.clouds.aws import observe
+        """Without `regions`, in all that the account has. Raises `CloudError`."""
+        from skyinfra.stacks.clouds.aws import check, observe
 
-        return observe.observe(self._home, stack, regions, self._asked())
+        where = regions or observe.regions_of(self._asked(), check.home_region())
+        return observe.observe(self._home, stack, where, self._asked())
 
     def resolve(self, spec: ClusterSpec, wanted: Mapping[str, Any], config: Mapping[str, Any]) -> ClusterSpec:
         from skyinfra.stacks.clouds.aws import resolve

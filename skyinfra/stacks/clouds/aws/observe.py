@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from skyinfra.model.home import Home
 from skyinfra.stacks.clouds.aws.api import Api, Element, text_of
 
-__all__ = ["observe", "observe_strays"]
+__all__ = ["observe", "observe_strays", "regions_of"]
 
 _STATES = {
     "pending": "creating",
@@ -31,6 +32,12 @@ def observe(home: Home, cluster: str | None, regions: Sequence[str], api: Api | 
     asked = api or Api()
     found = _in_regions(regions, lambda region: _instances(asked, region, cluster))
     return sorted(found, key=lambda seen: (seen["cluster"], seen["slot"], seen["incarnation"], seen["id"]))
+
+
+def regions_of(api: Api, home_region: str) -> list[str]:
+    """The regions that are open to the account. Raises `CloudError`."""
+    found = api.query("ec2", home_region, "DescribeRegions").findall("regionInfo/item")
+    return [text_of(region, "regionName") for region in found]
 
 
 def observe_strays(home: Home, cluster: str, regions: Sequence[str], api: Api | None = None) -> list[dict[str, Any]]:
@@ -81,8 +88,13 @@ def _machine(instance: Element, region: str) -> dict[str, Any]:
         "region": region,
         "zone": text_of(instance, "placement/availabilityZone"),
         "instance_type": text_of(instance, "instanceType"),
-        "launched_at": text_of(instance, "launchTime"),
+        "launched_at": _seconds(text_of(instance, "launchTime")),
     }
+
+
+def _seconds(moment: str) -> float | None:
+    """Since the epoch, of ``2026-11-24T18:00:00.000Z``."""
+    return datetime.fromisoformat(moment).timestamp() if moment else None
 
 
 _OTHERS = (
