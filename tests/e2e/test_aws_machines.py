@@ -68,6 +68,14 @@ def test_the_whole_life_of_a_cluster_on_machines_that_answer(world, bed, lab):
     world.run("reap", "-y", timeout_s=90)
     assert bed.leftovers() == []
     assert world.json("status") == []
+    of_others = {"GetParameter": "ssm", "GetCallerIdentity": "sts"}
+    needed = {f"{of_others.get(call['action'], 'ec2')}:{call['action']}" for call in bed.calls() if call["action"]}
+    assert needed <= allowed(), "docs/how-to/aws-policy.json has every right that this took"
+
+
+def allowed() -> set[str]:
+    policy = json.loads((Path(__file__).parents[2] / "docs" / "how-to" / "aws-policy.json").read_text())
+    return {action for statement in policy["Statement"] for action in statement["Action"]}
 
 
 def lose_the_database(world):
