@@ -371,7 +371,7 @@ def old_pythons():
     pretend = (
         "import runpy, sys; sys.version_info = (3, 7, 9); del sys.argv[0]; runpy.run_path(sys.argv[0], {}, '__main__')"
     )
-    yield "3.7", [sys.executable, "-c", pretend % "__main__"]
+    yield "3.7", [sys.executable, "-c", pretend]
 
 
 def test_an_old_python_gets_one_clear_line(node):
