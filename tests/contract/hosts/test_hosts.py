@@ -58,7 +58,7 @@ def test_a_host_is_a_machine_of_its_own(lab: HostLab) -> None:
         "0, NVIDIA L4\n1, NVIDIA L4\n"
     )
     one.console("nohup sleep 4242 >/dev/null 2>&1 &", user="ubuntu")
-    assert [process.argv for process in one.processes()] == [("sleep", "4242")]
+    wait_until(lambda: [process.argv for process in one.processes()] == [("sleep", "4242")], LONG_S, "nohup is sleep")
     assert two.processes() == []
     assert "sleep 4242" not in two.console("ps ax")
     # From host to host, and nowhere else.
