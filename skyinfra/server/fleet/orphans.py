@@ -27,6 +27,7 @@ from skyinfra.server.requests.steps import Handler, Step, StepContext, in_order
 from skyinfra.server.settings import DEFAULT_WORKSPACE
 from skyinfra.stacks.backend import StateUnreadable, open_backend
 from skyinfra.stacks.clouds.failures import CloudError
+from skyinfra.stacks.clouds.registry import is_own
 from skyinfra.stacks.settings import load_settings
 
 __all__ = ["Orphans"]
@@ -168,8 +169,8 @@ def _orphan(cloud: str, region: str | None, machine: Mapping[str, Any]) -> Orpha
 def _shown(cloud: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: machine[name] for name in ("id", "slot", "incarnation", "state", "spot")}
     kind, region = machine.get("instance_type"), machine.get("region")
-    hourly: float | None = 0.0 if cloud in ("local", "ssh") else None
-    if kind is not None and region is not None:
+    hourly: float | None = 0.0 if is_own(cloud) else None
+    if hourly is None and kind is not None and region is not None:
         try:
             hourly = CatalogOffers().price(
                 Resources(infra=f"{cloud}/{region}", instance_type=kind, use_spot=kept["spot"])

@@ -14,6 +14,7 @@ from skyinfra.model.spec import ClusterSpec, Slot
 from skyinfra.server.fleet.operate import Operator
 from skyinfra.server.fleet.outcomes import error_of
 from skyinfra.server.requests.steps import StepContext
+from skyinfra.stacks.clouds.registry import is_own
 
 __all__ = ["Planner", "spec_changes"]
 
@@ -60,7 +61,7 @@ class Planner:
             return None
 
     def _price(self, spec: ClusterSpec, slot: Slot) -> float:
-        if spec.cloud == "local":
+        if is_own(spec.cloud):
             return 0.0
         where = f"{spec.cloud}/{spec.region}" if spec.region else spec.cloud
         return self._offers.price(Resources(infra=where, instance_type=slot.instance_type, use_spot=slot.spot))

@@ -122,12 +122,10 @@ class Provision:
                     # an agent that does not answer is brought back; its machine and jobs stay
                     spec = spec.with_slot(slot.slot, agent_generation=slot.agent_generation + 1)
             return spec
-        if spec.power == "stopped":
-            autostop = spec.autostop
-            if autostop is not None:  # as it was before the stop; its clock begins anew
-                autostop = {**autostop, "setting": autostop.get("setting", 0) + 1}
-            return dataclasses.replace(spec, power="running", boot=spec.boot + 1, autostop=autostop)
-        return spec
+        autostop = spec.autostop
+        if autostop is not None:  # as it was before the stop; its clock begins anew
+            autostop = {**autostop, "setting": autostop.get("setting", 0) + 1}
+        return dataclasses.replace(spec, power="running", boot=spec.boot + 1, autostop=autostop)
 
     async def change_spec(
         self,

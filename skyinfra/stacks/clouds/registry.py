@@ -19,7 +19,7 @@ from skyinfra.model.spec import ClusterSpec
 if TYPE_CHECKING:
     from skyinfra.channels.ssh_target import SshTarget
 
-__all__ = ["CLOUDS", "Cloud", "Reachable", "Resolves", "Standing", "can", "open_clouds"]
+__all__ = ["CLOUDS", "Cloud", "Reachable", "Resolves", "Standing", "can", "is_own", "open_clouds"]
 
 CLOUDS = ("local", "ssh", "aws")
 """By name, in the order in which they are shown."""
@@ -87,11 +87,18 @@ class Reachable(Protocol):
         ...
 
 
+def _facts(cloud: str) -> Mapping[str, Any]:
+    return importlib.import_module(f"skyinfra.stacks.clouds.{cloud}.facts").FACTS
+
+
 def can(cloud: str, what: str) -> bool:
     """Whether a cloud has this capability; one that this version does not know has none."""
-    if cloud not in CLOUDS:
-        return False
-    return what in importlib.import_module(f"skyinfra.stacks.clouds.{cloud}.facts").FACTS["capabilities"]
+    return cloud in CLOUDS and what in _facts(cloud)["capabilities"]
+
+
+def is_own(cloud: str) -> bool:
+    """Whether its machines are the user's own, and cost nothing by the hour."""
+    return cloud in CLOUDS and bool(_facts(cloud).get("own"))
 
 
 def open_clouds(home: Home) -> dict[str, Cloud]:

@@ -16,6 +16,7 @@ FACTS: dict[str, Any] = {
     "provider_retries": 0,
     "attempt_deadline_s": 60.0,
     "machine_types": ["skyinfra:local:Machine"],
+    "own": True,
 }
 
 

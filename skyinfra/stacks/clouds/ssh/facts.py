@@ -21,6 +21,7 @@ FACTS: dict[str, Any] = {
     "provider_retries": 0,
     "attempt_deadline_s": 120.0,
     "machine_types": ["skyinfra:ssh:Machine"],
+    "own": True,
 }
 
 
