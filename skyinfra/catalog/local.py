@@ -40,6 +40,12 @@ class Candidate:
     zone: str | None = None
     """None: any of the region."""
 
+    @property
+    def where(self) -> str:
+        """``aws/us-east-1/us-east-1a``; of a cloud that is one place, its name."""
+        parts = [self.cloud, self.region if self.region != self.cloud else "", self.zone]
+        return "/".join(part for part in parts if part)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -14,6 +14,7 @@ from typing import Any
 from skyinfra.catalog.local import Candidate
 from skyinfra.model.clouds import CLOUD_REGISTRY
 from skyinfra.model.resources import Resources
+from skyinfra.stacks.operation import FailureKind
 
 __all__ = ["Failure", "block_of", "failures_of", "shortage_block", "shortage_place", "shortage_what", "told"]
 
@@ -32,14 +33,9 @@ class Failure:
     """One attempt that failed and was proven gone. `at`: seconds since the epoch; `words`: the provider's own."""
 
     candidate: Candidate
-    kind: str
+    kind: FailureKind
     words: str
     at: float
-
-    @property
-    def where(self) -> str:
-        one = self.candidate
-        return "/".join([one.cloud, *filter(None, [one.region if one.region != one.cloud else "", one.zone])])
 
     @property
     def what(self) -> str:
@@ -90,7 +86,13 @@ def shortage_block(cloud: str, place: str, what: str) -> Resources:
 def told(cluster_name: str, failures: Iterable[Failure]) -> list[str]:
     """For people: one line per attempt under a heading."""
     rows = [
-        (one.where, one.what, time.strftime("%H:%M:%S", time.localtime(one.at)), one.words, _HELP.get(one.kind, "-"))
+        (
+            one.candidate.where,
+            one.what,
+            time.strftime("%H:%M:%S", time.localtime(one.at)),
+            one.words,
+            _HELP.get(one.kind, "-"),
+        )
         for one in failures
     ]
     widths = [max(len(row[n]) for row in (_COLUMNS, *rows)) for n in range(len(_COLUMNS))]

@@ -23,7 +23,7 @@ from skyinfra.server.config import ServerConfig
 from skyinfra.server.fleet.autostop import Autostop, check_can_stop, policy_of_launch, stops_when_idle
 from skyinfra.server.fleet.clusters import Clusters
 from skyinfra.server.fleet.demand import Demand, read_demand
-from skyinfra.server.fleet.failover import Failure, failures_of, told
+from skyinfra.server.fleet.failover import failures_of, told
 from skyinfra.server.fleet.outcomes import can_move, error_of
 from skyinfra.server.fleet.placement import Placement
 from skyinfra.server.fleet.plans import Planner
@@ -181,7 +181,7 @@ class Launch:
             await self._exhausted(ctx, prior, number)
             places, _ = await self._placement.rank(task, config, minimize)
             round_number += 1
-        ctx.say(f"Trying {Failure(places[0], '', '', 0.0).where}")
+        ctx.say(f"Trying {places[0].where}")
         return places[0], round_number
 
     async def _exhausted(self, ctx: StepContext, prior: Mapping[str, Any], number: int) -> None:
@@ -197,13 +197,13 @@ class Launch:
         if cluster is not None and not cluster.ever_up:
             await self._clusters.remove(cluster, "no place had room")
         if hopeless is not None and len(history) == 1:
-            raise error_of(OperationResult("failed", 0, hopeless.kind, hopeless.words), ctx.cluster_name, "up")  # type: ignore[arg-type]
+            raise error_of(OperationResult("failed", 0, hopeless.kind, hopeless.words), ctx.cluster_name, "up")
         for line in told(ctx.cluster_name, history):
             ctx.say(line)
         tried = f" ({len(history)} were tried)" if len(history) > 1 else ""
         raise ResourcesUnavailableError(
             f"no place had room for cluster '{ctx.cluster_name}'{tried}: {history[-1].words}",
-            failover_history=[ResourcesUnavailableError(f"{one.where}: {one.words}") for one in history],
+            failover_history=[ResourcesUnavailableError(f"{one.candidate.where}: {one.words}") for one in history],
         )
 
     async def _make(self, ctx: StepContext, prior: Mapping[str, Any]) -> Any:

@@ -51,21 +51,13 @@ class Placement:
         short = await self._db.read(lambda db: rows.shortages_now(db, self._clock()))
         short_of = [shortage_block(*key) for key in short]
         target = OptimizeTarget[minimize]
-        plan = await asyncio.to_thread(self._plan, task, config, target, blocked)
-        places = [_place(one) for one in plan.candidates]
-        if short_of:
-            try:
-                first = await asyncio.to_thread(self._plan, task, config, target, [*blocked, *short_of])
-            except ResourcesUnavailableError:
-                pass  # everything is short: try again what is longest ago, or at all
-            else:
-                places = list(dict.fromkeys([*map(_place, first.candidates), *places]))
-                plan = first
+        plans = await asyncio.to_thread(self._plans, task, config, target, blocked, short_of)
+        places = dict.fromkeys(_place(one) for plan in plans for one in plan.candidates)
         tried = {one.candidate for one in failures}
-        places = [place for place in places if place not in tried]  # a block may not fit a part of a device
-        if not places:
+        left = [place for place in places if place not in tried]  # a block may not fit a part of a device
+        if not left:
             raise ResourcesUnavailableError("every place was tried")
-        return places, task_text(plan)
+        return left, task_text(plans[0])
 
     async def resolve(
         self, spec: ClusterSpec, wanted: Mapping[str, Any], config: Config
@@ -76,19 +68,35 @@ class Placement:
         except CloudError as error:
             return spec, OperationResult("failed", 0, error.kind, error.words)
 
-    def _plan(
-        self, config_of_task: Mapping[str, Any], config: Config, minimize: OptimizeTarget, blocked: Sequence[Resources]
-    ) -> TaskPlan:
+    def _plans(
+        self,
+        config_of_task: Mapping[str, Any],
+        config: Config,
+        minimize: OptimizeTarget,
+        blocked: Sequence[Resources],
+        short_of: Sequence[Resources],
+    ) -> list[TaskPlan]:
+        """Without what is short, if that leaves any, then with it. The clouds are asked once for both."""
         task = Task.from_yaml_config({k: v for k, v in config_of_task.items() if k in _PLACED_BY})
         asked = list(task.resources)
         task.set_resources(self._clouds.reachable(task.resources, config))
         catalog = self._clouds.catalog(config, asked)
+
+        def plan(out: Sequence[Resources]) -> TaskPlan:
+            ranked = plan_task(task, catalog, minimize, out, {})
+            return TaskPlan(task, ranked[0], tuple(ranked))
+
         try:
-            ranked = plan_task(task, catalog, minimize, blocked, {})
+            whole = plan(blocked)
         except ResourcesUnavailableError as error:
             hints = (getattr(error, "hint", None), self._clouds.host(config))
             raise with_hint(error, "; ".join(hint for hint in hints if hint)) from None
-        return TaskPlan(task, ranked[0], tuple(ranked))
+        if not short_of:
+            return [whole]
+        try:
+            return [plan([*blocked, *short_of]), whole]
+        except ResourcesUnavailableError:
+            return [whole]  # everything is short: try it all the same
 
 
 def _place(one: Ranked) -> Candidate:
