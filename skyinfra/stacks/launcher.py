@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from skyinfra.model.home import Home
 from skyinfra.runtime.boundary import boundary, campaign_variables
 from skyinfra.stacks import processes
-from skyinfra.stacks.clouds.aws import facts as aws
+from skyinfra.stacks.clouds.registry import env_names
 from skyinfra.stacks.files import make_private_dir
 from skyinfra.stacks.folder import OperationFolder
 from skyinfra.stacks.operation import OperationEvent, OperationRequest, OperationResult
@@ -43,8 +43,6 @@ _KEPT_FOR_THE_INSTALLER = frozenset(
     ]
 )
 """What the first operation needs that must fetch or build the engine; in either case."""
-CLOUD_ENV: Mapping[str, tuple[str, ...]] = {"aws": aws.ENV_NAMES}
-"""By cloud: the variables through which its workers find credentials, beside the files in the user's home."""
 
 OnEvent = Callable[[OperationEvent], None]
 Process = asyncio.subprocess.Process
@@ -174,8 +172,7 @@ class Launcher:
 
         A request without a spec is given every cloud's: only its stack's state knows which one it is on.
         """
-        clouds = CLOUD_ENV if request.spec is None else {request.spec.cloud: CLOUD_ENV.get(request.spec.cloud, ())}
-        names = {name for names in clouds.values() for name in names}
+        names = env_names(request.spec.cloud if request.spec is not None else None)
         return {name: value for name, value in self._given_env.items() if name in names}
 
     async def _follow(self, process: Process, on_event: OnEvent, began: asyncio.Event) -> int:

@@ -20,8 +20,8 @@ from skyinfra.runtime.boundary import boundary
 from skyinfra.stacks import program
 from skyinfra.stacks.backend import FileBackend, State, StateUnreadable, open_backend
 from skyinfra.stacks.cloud_side import CloudSide, cloud_of
-from skyinfra.stacks.clouds.aws.plugin import ensure_plugin
 from skyinfra.stacks.clouds.failures import CloudError
+from skyinfra.stacks.clouds.registry import ensure_plugin
 from skyinfra.stacks.consent import unasked
 from skyinfra.stacks.engine_call import EngineCall, Outcome, ends_at
 from skyinfra.stacks.errors import classify, is_shortage
@@ -344,8 +344,7 @@ class Operations:
             return not alone and verb == "up" and bool(summary.errors) and is_shortage(self._cloud_name, summary.errors)
 
         servicer = build_servicer(self._home, self._token, tell=self._say, spec=self._request.spec)
-        if self._cloud_name == "aws":
-            ensure_plugin(self._home, self._engine, self._env, self._say)
+        ensure_plugin(self._cloud_name, self._home, self._engine, self._env, self._say)
         argv = [verb, "--stack", self._stack, *words]
         if verb != "preview":
             argv += ["--message", f"skyinfra operation {self._request.id}"]

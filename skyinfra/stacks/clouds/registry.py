@@ -8,8 +8,9 @@ imports a cloud's own SDK where it is first needed, never at the top.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from skyinfra.catalog.offers import Offer
@@ -19,7 +20,18 @@ from skyinfra.model.spec import ClusterSpec
 if TYPE_CHECKING:
     from skyinfra.channels.ssh_target import SshTarget
 
-__all__ = ["CLOUDS", "Cloud", "Reachable", "Resolves", "Standing", "can", "is_own", "open_clouds"]
+__all__ = [
+    "CLOUDS",
+    "Cloud",
+    "Reachable",
+    "Resolves",
+    "Standing",
+    "can",
+    "ensure_plugin",
+    "env_names",
+    "is_own",
+    "open_clouds",
+]
 
 CLOUDS = ("local", "ssh", "aws")
 """By name, in the order in which they are shown."""
@@ -94,6 +106,18 @@ def _facts(cloud: str) -> Mapping[str, Any]:
 def can(cloud: str, what: str) -> bool:
     """Whether a cloud has this capability; one that this version does not know has none."""
     return cloud in CLOUDS and what in _facts(cloud)["capabilities"]
+
+
+def env_names(cloud: str | None) -> frozenset[str]:
+    """Variables through which workers find a cloud's credentials, beside the files in the user's home. None: of all."""
+    asked = CLOUDS if cloud is None else tuple(name for name in CLOUDS if name == cloud)
+    return frozenset(name for one in asked for name in _facts(one).get("env_names", ()))
+
+
+def ensure_plugin(cloud: str, home: Home, engine: Path, env: Mapping[str, str], tell: Callable[[str], None]) -> None:
+    """The provider that a cloud's program needs beside ours is there. Raises `CloudError`."""
+    if cloud in CLOUDS and _facts(cloud).get("plugin"):
+        importlib.import_module(f"skyinfra.stacks.clouds.{cloud}.plugin").ensure_plugin(home, engine, env, tell)
 
 
 def is_own(cloud: str) -> bool:

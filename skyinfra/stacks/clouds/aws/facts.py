@@ -24,16 +24,6 @@ MACHINE_TYPE = "aws:ec2/instance:Instance"
 #: Of EC2 itself, before base64.
 MAX_USER_DATA_BYTES = 16 * 1024
 
-FACTS: dict[str, Any] = {
-    "capabilities": ["stop", "autostop", "spot", "multi_node", "ports"],
-    "visibility_delay_s": 2.0,
-    "provider_retries": 2,
-    "attempt_deadline_s": 600.0,
-    "machine_types": [MACHINE_TYPE],
-    "regional": True,
-    "adopts_by_tag": True,
-}
-
 CREDENTIAL_NAMES = (
     *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
@@ -50,6 +40,18 @@ ENV_NAMES = (
     *("AWS_ENDPOINT_URL_IAM", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"),
 )
 """What a worker on this cloud is given of the server's environment, on its pipe. Nothing of it reaches a state."""
+
+FACTS: dict[str, Any] = {
+    "capabilities": ["stop", "autostop", "spot", "multi_node", "ports"],
+    "visibility_delay_s": 2.0,
+    "provider_retries": 2,
+    "attempt_deadline_s": 600.0,
+    "machine_types": [MACHINE_TYPE],
+    "regional": True,
+    "adopts_by_tag": True,
+    "plugin": True,
+    "env_names": ENV_NAMES,
+}
 
 DISK_TIERS: Mapping[str, Mapping[str, Any]] = {
     "low": {"volume_type": "standard"},
