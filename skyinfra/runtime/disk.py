@@ -8,10 +8,16 @@ import errno
 import json
 import os
 import shutil
+from _thread import get_ident
 from typing import Any, Dict, Optional
 
 #: The disk is full, or this user's share of it.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def temporary(path: str) -> str:
+    """A name beside `path` that no other process and no other thread of this one writes at the same time."""
+    return "{}.{}.{}.tmp".format(path, os.getpid(), get_ident())
 
 
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -44,7 +50,7 @@ def read_file(path: str) -> bytes:
 
 def replace_json(path: str, value: Dict[str, Any], sync: bool = True) -> None:
     """Atomically replace `path` (temporary name, fsync, rename). Raises `OSError`."""
-    tmp = "{}.{}.tmp".format(path, os.getpid())
+    tmp = temporary(path)
     fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_all(fd, json.dumps(value).encode())
@@ -60,7 +66,7 @@ def claim_json(path: str, value: Dict[str, Any]) -> bool:
 
     A hard link, because O_EXCL would show a successor an empty file for a moment. Raises `OSError`.
     """
-    tmp = "{}.{}.tmp".format(path, os.getpid())
+    tmp = temporary(path)
     write_file(tmp, json.dumps(value).encode())
     try:
         os.link(tmp, path)

@@ -5,11 +5,11 @@ Used where skyinfra is installed (the server's side), and by ``python -m skyinfr
 
 import hashlib
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Dict
 
+from skyinfra.runtime import disk
 from skyinfra.runtime.version import VERSION
 
 _MAIN = b"""\
@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tmp = target.with_name("{}.{}.tmp".format(target.name, os.getpid()))
+    tmp = Path(disk.temporary(str(target)))
     tmp.write_bytes(_archive(sources, version))
     tmp.replace(target)
     return target

@@ -1,9 +1,11 @@
 """The small parts: records, processes, the package, the schema, tails, what a tree may hold."""
 
+import concurrent.futures
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -124,3 +126,18 @@ def test_a_tail_begins_at_the_nth_line_from_the_end(tmp_path, text):
         assert text[logs.tail_offset(str(path), count) :] == b"".join(lines[-count:])
     assert logs.tail_offset(str(path), 0) == len(text)
     assert logs.tail_offset(str(tmp_path / "none"), 3) == 0
+
+
+def test_threads_that_build_the_same_agent_at_once_all_get_it(tmp_path):
+    """As the nodes of one cluster do, whose machines are made side by side."""
+    ready = threading.Barrier(8)
+
+    def build(_):
+        ready.wait()
+        return package.build(tmp_path / "cache")
+
+    for _ in range(5):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            [made] = set(pool.map(build, range(8)))
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [made.name]
+        made.unlink()
