@@ -135,3 +135,31 @@ def test_bad_words_get_one_clear_line(world: World, rack: Host) -> None:
     assert "Traceback" not in wrong + unknown
     (world.home.root / "ssh_node_pools.yaml").write_text("rack: [\n")
     assert "ssh_node_pools.yaml:2:1: not valid YAML" in world.run("ssh", "status", check=1).stderr
+
+
+def test_a_job_on_four_machines_of_which_one_loses_its_power(world: World, lab: HostLab) -> None:
+    hosts = {name: lab.host(name, user="ubuntu") for name in ("a", "b", "c", "d")}
+    declare(world, lab)
+    before = {name: host.files() for name, host in hosts.items()}
+    four = task(world, "four", 'echo "rank $SKYPILOT_NODE_RANK of $SKYPILOT_NUM_NODES"', num_nodes=4)
+    said = world.run("launch", "-y", "-c", "c", str(four), timeout_s=120).stdout
+    nodes = ("head", "worker1", "worker2", "worker3")
+    for rank, node in enumerate(nodes):
+        assert f"({node}, rank={rank}, pid=" in said
+        assert f"rank {rank} of 4" in said
+    found = [rack_ssh(world, "c" if node == "head" else f"c-{node}", "hostname").strip() for node in nodes]
+    assert sorted(found) == sorted(hosts)
+
+    world.run("exec", "-d", "c", str(task(world, "long", "sleep 600", num_nodes=4)))
+    wait_until(lambda: world.json("queue", "c")[0]["status"] == "RUNNING", 30, "the job runs on all")
+    dead = hosts[found[2]]
+    dead.power_cut()
+    wait_until(lambda: world.json("queue", "c")[0]["status"] == "FAILED", 60, "the job has failed")
+    wait_until(lambda: "LOST" in world.run("status", "-v").stdout, 30, "the node is LOST")
+    dead.boot()
+    dead.wait_for_sshd()
+    said = world.run("launch", "-y", "-c", "c", str(four), timeout_s=120).stdout
+    assert all(f"rank {rank} of 4" in said for rank in range(4))
+    world.run("down", "-y", "c", timeout_s=60)
+    assert [name for name, host in hosts.items() if host is not dead and host.files() != before[name]] == []
+    assert "held" not in world.run("ssh", "status").stdout
